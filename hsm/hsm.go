@@ -1,0 +1,132 @@
+// Package hsm is the contract between hsmkms and a hardware security module: what the service asks of a token, in
+// terms of keys and ciphertext. It knows nothing of PKCS#11 handles, sessions or slots: names cross this contract,
+// handles do not, for a handle dies with its session. hsm/pkcs11 implements it on any PKCS#11 module;
+// hsm/hsmtest holds the rules that an implementation must pass.
+package hsm
+
+import "context"
+
+// Sizes of AES-GCM as hsmkms uses it, in bytes. Every implementation enforces them, because tokens do not: some
+// accept an empty IV or a tag of no length (NIST SP 800-38D, section 5.2.1).
+const (
+	IVSize  = 12
+	TagSize = 16
+)
+
+// MaxPlaintext is the largest plaintext that a token is asked to encrypt, in bytes. It leaves room above the 4096
+// bytes of the AWS API for what an RSA ciphertext may hold when it is re-encrypted.
+const MaxPlaintext = 6144
+
+// KeyID names key material: the CKA_ID of its object, 32 lower-case hexadecimal digits (16 random bytes). It is never
+// used again for other material.
+type KeyID string
+
+// KeyRef is all that is needed to use key material, and safe to keep in a database: the name of an object on the
+// token, or key material that the token itself has wrapped under one of its own keys.
+type KeyRef struct {
+	ID   KeyID   `json:"id"`
+	Kind KeyKind `json:"kind"`
+	// Wrapped is the key material as C_WrapKey gave it; empty for a persistent object of the token.
+	Wrapped []byte `json:"wrapped,omitempty"`
+	// WrappedBy names the token object under which it is wrapped.
+	WrappedBy KeyID `json:"wrappedBy,omitempty"`
+	// WrapFormat tells how it is wrapped, because CKM_AES_KEY_WRAP_PAD means two things in the field.
+	WrapFormat WrapFormat `json:"wrapFormat,omitempty"`
+}
+
+// WrapFormat is an algorithm for wrapping keys.
+type WrapFormat string
+
+// The formats in the field.
+const (
+	// WrapKWP is AES Key Wrap with Padding, RFC 5649.
+	WrapKWP WrapFormat = "AES-KWP"
+	// WrapPKCS7 is PKCS#7 padding followed by AES Key Wrap, RFC 3394.
+	WrapPKCS7 WrapFormat = "AES-KW-PKCS7"
+)
+
+// KeyKind says what a key is and what it may do on the token.
+type KeyKind string
+
+// The kinds of keys.
+const (
+	// AES256 encrypts and decrypts with AES-GCM.
+	AES256 KeyKind = "AES_256"
+	// AES256Wrap wraps and unwraps other keys and nothing else.
+	AES256Wrap KeyKind = "AES_256_WRAP"
+)
+
+// KeyRequest asks for new key material.
+type KeyRequest struct {
+	Kind KeyKind
+	// Label is for the eyes of operators who list the token's objects; it need not be unique.
+	Label string
+	// WrapUnder, when set, asks for material that lives outside the token, wrapped under that AES256Wrap key of the
+	// token. Empty asks for a persistent, sensitive, non-extractable object.
+	WrapUnder KeyID
+}
+
+// AAD is the additional authenticated data of an AES-GCM operation: always a digest, so that it is never empty and
+// never beyond what a token takes.
+type AAD [32]byte
+
+// Sealed is a plaintext encrypted with AES-256-GCM.
+type Sealed struct {
+	IV [IVSize]byte
+	// Data is the ciphertext followed by the tag of TagSize bytes.
+	Data []byte
+}
+
+// Sealing says under which key, and bound to what, a plaintext is to be encrypted.
+type Sealing struct {
+	Key KeyRef
+	AAD AAD
+}
+
+// Opening says what is to be decrypted, and under which key.
+type Opening struct {
+	Key    KeyRef
+	AAD    AAD
+	Sealed Sealed
+}
+
+// Object is a persistent object that hsmkms made on the token.
+type Object struct {
+	ID    KeyID
+	Label string
+}
+
+// Token is one PKCS#11 token with its keys. All methods are safe for concurrent use, keep the deadline of ctx even
+// when the token hangs, and fail with an *Error. An implementation never shows key bytes to the process.
+//
+// A method that fails because ctx ended may still be running on the token; the buffers handed to it belong to it until
+// it ends, so the caller must not use their memory for other things (to wipe them is harmless).
+type Token interface {
+	// GenerateKey makes key material on the token and proves that it works before it returns. A failure leaves no
+	// reference behind, but may leave an object that Objects reports.
+	GenerateKey(ctx context.Context, r KeyRequest) (KeyRef, error)
+
+	// DestroyKey destroys the key's object on the token; for wrapped material it only forgets the unwrapped copy. It
+	// is no error if there is none.
+	DestroyKey(ctx context.Context, key KeyRef) error
+
+	// Encrypt encrypts 1 to MaxPlaintext bytes with a fresh IV.
+	Encrypt(ctx context.Context, s Sealing, plaintext []byte) (Sealed, error)
+
+	// Decrypt returns the plaintext, which the caller must wipe. A ciphertext, IV or AAD that does not belong to the
+	// key gives the class BadInput.
+	Decrypt(ctx context.Context, o Opening) ([]byte, error)
+
+	// ReEncrypt decrypts and encrypts in one visit to the token. The plaintext does not outlive the call and is wiped
+	// on every path. Failures of the source are marked by Error.Source.
+	ReEncrypt(ctx context.Context, o Opening, s Sealing) (Sealed, error)
+
+	// Random fills b from the token's generator.
+	Random(ctx context.Context, b []byte) error
+
+	// Objects lists the persistent objects that hsmkms made on this token, for comparison with what the store knows.
+	Objects(ctx context.Context) ([]Object, error)
+
+	// Check fails when the token cannot be used. It is cheap, but it is a visit to the token.
+	Check(ctx context.Context) error
+}

@@ -1,0 +1,196 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"hsmkms/hsm"
+)
+
+// Encrypt implements hsm.Token.
+func (t *Token) Encrypt(ctx context.Context, w hsm.Sealing, plaintext []byte) (hsm.Sealed, error) {
+	return do(ctx, t, &task[hsm.Sealed]{f: func(s *session) (hsm.Sealed, error) { return s.seal(w, plaintext) }})
+}
+
+// Decrypt implements hsm.Token.
+func (t *Token) Decrypt(ctx context.Context, o hsm.Opening) ([]byte, error) {
+	open := func(s *session) ([]byte, error) {
+		defer clear(s.scratch)
+		n, err := s.open(o)
+		if err != nil {
+			return nil, err
+		}
+		return append([]byte(nil), s.scratch[:n]...), nil
+	}
+	return do(ctx, t, &task[[]byte]{f: open, discard: func(b []byte) { clear(b) }})
+}
+
+// ReEncrypt implements hsm.Token. The plaintext goes from C_Decrypt into the session's scratch buffer and from there
+// into C_Encrypt; it is never on the Go heap.
+func (t *Token) ReEncrypt(ctx context.Context, o hsm.Opening, w hsm.Sealing) (hsm.Sealed, error) {
+	return do(ctx, t, &task[hsm.Sealed]{f: func(s *session) (hsm.Sealed, error) {
+		defer clear(s.scratch)
+		n, err := s.open(o)
+		if err != nil {
+			return hsm.Sealed{}, ofSource(err)
+		}
+		return s.seal(w, s.scratch[:n])
+	}})
+}
+
+// ofSource marks a failure of the decryption in a ReEncrypt.
+func ofSource(err error) error {
+	var e *hsm.Error
+	if errors.As(err, &e) {
+		marked := *e
+		marked.Source = true
+		return &marked
+	}
+	return &hsm.Error{Class: hsm.Failed, Source: true, Cause: err}
+}
+
+// open decrypts into scratch, which the caller wipes, and gives the length of the plaintext.
+func (s *session) open(o hsm.Opening) (n int, err error) {
+	if len(o.Sealed.Data) <= hsm.TagSize || len(o.Sealed.Data) > hsm.MaxPlaintext+hsm.TagSize {
+		return 0, &hsm.Error{Class: hsm.BadInput, Cause: errors.New("ciphertext too short or too long")}
+	}
+	err = s.withKey(o.Key, func(key *loadedKey) error {
+		n, err = s.decrypt(key, o, s.scratch)
+		return err
+	})
+	return n, err
+}
+
+// seal encrypts under a fresh IV.
+func (s *session) seal(w hsm.Sealing, plaintext []byte) (sealed hsm.Sealed, err error) {
+	if len(plaintext) == 0 || len(plaintext) > hsm.MaxPlaintext {
+		return sealed, &hsm.Error{Class: hsm.BadInput, Cause: errors.New("plaintext empty or too long")}
+	}
+	err = s.withKey(w.Key, func(key *loadedKey) error {
+		sealed, err = s.encrypt(key, w.AAD, plaintext)
+		return err
+	})
+	return sealed, err
+}
+
+// withKey runs f with the handle of a key, once more with a handle looked up anew when the token does not know it.
+func (s *session) withKey(ref hsm.KeyRef, f func(*loadedKey) error) error {
+	use := func() error {
+		key, err := s.keys.acquire(ref)
+		if err != nil {
+			return err
+		}
+		defer s.keys.release(key)
+		return f(key)
+	}
+	err := use()
+	if hsm.ClassOf(err) == hsm.KeyMissing {
+		s.keys.forget(ref.ID)
+		if ref.WrappedBy != "" {
+			s.keys.forget(ref.WrappedBy)
+		}
+		err = use()
+	}
+	return err
+}
+
+// encrypt is one AES-GCM encryption in the token's IV mode.
+func (s *session) encrypt(key *loadedKey, aad hsm.AAD, plaintext []byte) (hsm.Sealed, error) {
+	mode := s.keys.token.cfg.Profile.IV
+	clear(s.iv)
+	if mode == IVCaller {
+		if _, err := io.ReadFull(s.keys.token.cfg.Rand, s.iv); err != nil {
+			return hsm.Sealed{}, fmt.Errorf("making IV: %w", err)
+		}
+	}
+	copy(s.aad, aad[:])
+	op := gcm{session: s.handle, key: key.handle, iv: s.iv, aad: s.aad, in: plaintext, out: make([]byte, len(plaintext)+2*hsm.TagSize)}
+	if mode == IVAppended {
+		op.iv = nil
+	}
+	start := time.Now()
+	n, function, rv := s.m.direct.encrypt(op)
+	if err := s.observe(function, rv, start); err != nil {
+		return hsm.Sealed{}, err
+	}
+	return s.sealed(mode, op.out[:min(n, len(op.out))], len(plaintext))
+}
+
+// sealed reads the result of an encryption. It fails closed: a token that does not do with the IV what its profile says
+// could encrypt twice under one IV, which lays the key stream open.
+func (s *session) sealed(mode IVMode, out []byte, plaintextSize int) (hsm.Sealed, error) {
+	size := plaintextSize + hsm.TagSize
+	var sealed hsm.Sealed
+	switch {
+	case mode == IVAppended && len(out) == size+hsm.IVSize:
+		copy(sealed.IV[:], out[size:])
+	case mode != IVAppended && len(out) == size:
+		copy(sealed.IV[:], s.iv)
+	default:
+		return hsm.Sealed{}, &hsm.Error{Class: hsm.Failed, Function: "C_Encrypt", Cause: fmt.Errorf(
+			"%d bytes for a plaintext of %d: the token's IV mode is not %q, see `hsmkms token show`", len(out), plaintextSize, mode)}
+	}
+	if sealed.IV == [hsm.IVSize]byte{} {
+		return hsm.Sealed{}, &hsm.Error{Class: hsm.Failed, Function: "C_Encrypt", Cause: fmt.Errorf(
+			"no IV was made: the token's IV mode is not %q, see `hsmkms token show`", mode)}
+	}
+	sealed.Data = out[:size]
+	return sealed, nil
+}
+
+// decrypt is one AES-GCM decryption into out, which must have room for the ciphertext.
+func (s *session) decrypt(key *loadedKey, o hsm.Opening, out []byte) (int, error) {
+	copy(s.iv, o.Sealed.IV[:])
+	copy(s.aad, o.AAD[:])
+	start := time.Now()
+	n, function, rv := s.m.direct.decrypt(gcm{session: s.handle, key: key.handle, iv: s.iv, aad: s.aad, in: o.Sealed.Data, out: out})
+	err := s.observe(function, rv, start)
+	if function == "C_Decrypt" && hsm.ClassOf(err) == hsm.Failed {
+		return 0, s.judge(key, rv)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if n != len(o.Sealed.Data)-hsm.TagSize {
+		return 0, &hsm.Error{Class: hsm.Failed, Function: function, Cause: fmt.Errorf("%d bytes from a ciphertext of %d", n, len(o.Sealed.Data))}
+	}
+	return n, nil
+}
+
+// judge decides what an unspecific return code of C_Decrypt means. SoftHSM answers a forged ciphertext with
+// CKR_GENERAL_ERROR and nShield with CKR_FUNCTION_FAILED; a broken token may answer the same. If the same key on the same
+// session still works, the ciphertext was bad. To take the code for a broken token would let anybody who may call
+// Decrypt have it re-opened at will.
+func (s *session) judge(key *loadedKey, rv uint) error {
+	err := failure("C_Decrypt", rv)
+	if test := s.selfTest(key); test != nil {
+		err.Class, err.Cause = hsm.TokenGone, test
+		return err
+	}
+	err.Class = hsm.BadInput
+	return err
+}
+
+// selfTest encrypts and decrypts a block of zeros.
+func (s *session) selfTest(key *loadedKey) error {
+	var zeros [hsm.TagSize]byte
+	sealed, err := s.encrypt(key, hsm.AAD{}, zeros[:])
+	if err != nil {
+		return err
+	}
+	copy(s.iv, sealed.IV[:])
+	clear(s.aad)
+	out := make([]byte, len(sealed.Data))
+	n, function, rv := s.m.direct.decrypt(gcm{session: s.handle, key: key.handle, iv: s.iv, aad: s.aad, in: sealed.Data, out: out})
+	if rv != 0 {
+		return failure(function, rv)
+	}
+	if subtle.ConstantTimeCompare(out[:min(n, len(out))], zeros[:]) != 1 {
+		return &hsm.Error{Class: hsm.Failed, Function: function, Cause: errors.New("the token did not decrypt what it encrypted")}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package pkcs11
+
+/*
+#cgo linux LDFLAGS: -ldl
+#include <dlfcn.h>
+#include <stdlib.h>
+#include "cryptoki.h"
+
+#define CKM_AES_GCM 0x1087UL
+
+typedef CK_RV (*get_list)(CK_FUNCTION_LIST **list);
+
+// direct_load finds the function list of a module. It asks twice: some modules (those of p11-kit) hand out a new,
+// separate instance at each call, and an instance that another caller initialised is of no use here.
+static int direct_load(const char *path, CK_FUNCTION_LIST **list) {
+	CK_FUNCTION_LIST *again = 0;
+	void *module = dlopen(path, RTLD_NOW);
+	if (!module) return 1;
+	get_list get = (get_list)dlsym(module, "C_GetFunctionList");
+	if (!get || get(list) || get(&again) || !*list) return 2;
+	return *list == again ? 0 : 3;
+}
+
+// direct_gcm runs Init and the operation. *stage counts the steps that succeeded.
+static CK_RV direct_gcm(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, CK_ULONG key, void *iv, CK_ULONG ivLen,
+	void *aad, CK_ULONG aadLen, void *in, CK_ULONG inLen, void *out, CK_ULONG *outLen, int *stage) {
+	CK_GCM_PARAMS params = {iv, ivLen, ivLen * 8, aad, aadLen, 128};
+	CK_MECHANISM mechanism = {CKM_AES_GCM, &params, sizeof params};
+	CK_RV rv = (decrypting ? f->C_DecryptInit : f->C_EncryptInit)(session, &mechanism, key);
+	if (rv) return rv;
+	*stage = 1;
+	return (decrypting ? f->C_Decrypt : f->C_Encrypt)(session, in, inLen, out, outLen);
+}
+
+static CK_RV direct_random(CK_FUNCTION_LIST *f, CK_ULONG session, void *out, CK_ULONG len) {
+	return f->C_GenerateRandom(session, out, len);
+}
+
+static CK_RV direct_login(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG user, void *pin, CK_ULONG len) {
+	return f->C_Login(session, user, pin, len);
+}
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	p11 "github.com/miekg/pkcs11"
+)
+
+// direct calls the functions of a module that carry plaintext, a caller's ciphertext or a PIN. Each method is one
+// crossing into C that runs C_*Init and the operation, into a buffer that the caller owns and wipes. The miekg binding,
+// which does everything else, would copy such data into C memory that it neither wipes nor, on failure, frees.
+type direct struct{ list *C.CK_FUNCTION_LIST }
+
+// loadDirect opens the module at path a second time; the dynamic linker gives the instance that miekg has.
+func loadDirect(path string) (direct, error) {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	var d direct
+	switch C.direct_load(name, &d.list) {
+	case 0:
+		return d, nil
+	case 3:
+		return d, fmt.Errorf("module %s gives a separate instance at each C_GetFunctionList (p11-kit does); name the vendor's module instead", path)
+	default:
+		return d, fmt.Errorf("module %s has no usable C_GetFunctionList", path)
+	}
+}
+
+// gcm is one AES-GCM operation with a 128-bit tag.
+type gcm struct {
+	session p11.SessionHandle
+	key     p11.ObjectHandle
+	// iv may be empty for a module that makes IVs itself; such a module may also write into it.
+	iv      []byte
+	aad, in []byte // never empty
+	// out receives the result. For a decryption it needs room for len(in) bytes, because some modules ask for it.
+	out []byte
+}
+
+// encrypt runs C_EncryptInit and C_Encrypt. It gives the number of bytes written to out, the name of the function
+// that was called last and its return code.
+func (d direct) encrypt(op gcm) (int, string, uint) {
+	n, stage, rv := d.gcm(op, 0)
+	return n, [...]string{"C_EncryptInit", "C_Encrypt"}[stage], rv
+}
+
+// decrypt is the reverse of encrypt, with C_DecryptInit and C_Decrypt.
+func (d direct) decrypt(op gcm) (int, string, uint) {
+	n, stage, rv := d.gcm(op, 1)
+	return n, [...]string{"C_DecryptInit", "C_Decrypt"}[stage], rv
+}
+
+func (d direct) gcm(op gcm, decrypting C.int) (int, int, uint) {
+	n := size(op.out)
+	var stage C.int
+	rv := C.direct_gcm(d.list, decrypting, C.CK_ULONG(op.session), C.CK_ULONG(op.key), pointer(op.iv), size(op.iv),
+		pointer(op.aad), size(op.aad), pointer(op.in), size(op.in), pointer(op.out), &n, &stage)
+	return int(n), int(stage), uint(rv)
+}
+
+// random fills b, which may not be empty, with C_GenerateRandom.
+func (d direct) random(s p11.SessionHandle, b []byte) uint {
+	return uint(C.direct_random(d.list, C.CK_ULONG(s), pointer(b), size(b)))
+}
+
+// login logs the user in; pin may not be empty and stays the caller's to wipe.
+func (d direct) login(s p11.SessionHandle, user uint, pin []byte) uint {
+	return uint(C.direct_login(d.list, C.CK_ULONG(s), C.CK_ULONG(user), pointer(pin), size(pin)))
+}
+
+func pointer(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
+
+func size(b []byte) C.CK_ULONG { return C.CK_ULONG(len(b)) }

@@ -1,0 +1,291 @@
+package pkcs11
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"hsmkms/hsm"
+)
+
+// aesKeySize is CKA_VALUE_LEN of an AES-256 key, in bytes.
+const aesKeySize = 32
+
+// ckmAESKeyWrapKWP is CKM_AES_KEY_WRAP_KWP of PKCS#11 3.0, which the binding's 2.40 headers lack.
+const ckmAESKeyWrapKWP = 0x210B
+
+// GenerateKey implements hsm.Token.
+func (t *Token) GenerateKey(ctx context.Context, r hsm.KeyRequest) (hsm.KeyRef, error) {
+	if r.Kind != hsm.AES256 && r.Kind != hsm.AES256Wrap {
+		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("unknown kind of key %q", r.Kind)}
+	}
+	var id [keyIDSize]byte
+	if _, err := io.ReadFull(t.cfg.Rand, id[:]); err != nil {
+		return hsm.KeyRef{}, fmt.Errorf("naming key: %w", err)
+	}
+	ref := hsm.KeyRef{ID: hsm.KeyID(hex.EncodeToString(id[:])), Kind: r.Kind}
+	return do(ctx, t, &task[hsm.KeyRef]{once: true, f: func(s *session) (hsm.KeyRef, error) {
+		made, err := s.generate(ref, id[:], r)
+		if err != nil {
+			return hsm.KeyRef{}, err
+		}
+		if err := s.prove(made); err != nil {
+			_ = s.keys.destroy(s, made)
+			return hsm.KeyRef{}, fmt.Errorf("testing a new key: %w", err)
+		}
+		return made, nil
+	}})
+}
+
+func (s *session) generate(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (hsm.KeyRef, error) {
+	if r.WrapUnder == "" {
+		s.keys.objectsMu.Lock()
+		defer s.keys.objectsMu.Unlock()
+		handle, err := s.generateKey(template{kind: r.Kind, id: id, label: r.Label, persistent: true})
+		if err != nil {
+			return hsm.KeyRef{}, err
+		}
+		s.keys.know(ref.ID, handle)
+		return ref, nil
+	}
+	domain, err := s.keys.object(r.WrapUnder)
+	if err != nil {
+		return hsm.KeyRef{}, fmt.Errorf("finding the wrapping key: %w", err)
+	}
+	handle, err := s.generateKey(template{kind: r.Kind, id: id, label: r.Label, extractable: true})
+	if err != nil {
+		return hsm.KeyRef{}, err
+	}
+	defer func() { _ = s.destroy(handle) }() // a session object: gone with the session at the latest
+	ref.WrappedBy = r.WrapUnder
+	ref.WrapFormat, ref.Wrapped, err = s.wrap(domain, handle)
+	return ref, err
+}
+
+// prove shows that the key does what it is for. SoftHSM can leave a key that is found but has no value.
+func (s *session) prove(ref hsm.KeyRef) error {
+	if ref.Kind == hsm.AES256Wrap {
+		return s.proveWrap(ref)
+	}
+	key, err := s.keys.acquire(ref)
+	if err != nil {
+		return err
+	}
+	defer s.keys.release(key)
+	return s.selfTest(key)
+}
+
+func (s *session) proveWrap(ref hsm.KeyRef) error {
+	object, err := s.keys.object(ref.ID)
+	if err != nil {
+		return err
+	}
+	handle, err := s.generateKey(template{kind: hsm.AES256, extractable: true})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.destroy(handle) }()
+	_, _, err = s.wrap(object, handle)
+	return err
+}
+
+// DestroyKey implements hsm.Token.
+func (t *Token) DestroyKey(ctx context.Context, ref hsm.KeyRef) error {
+	_, err := do(ctx, t, &task[struct{}]{f: func(s *session) (struct{}, error) { return struct{}{}, s.keys.destroy(s, ref) }})
+	return err
+}
+
+func (k *keys) destroy(s *session, ref hsm.KeyRef) error {
+	if len(ref.Wrapped) > 0 {
+		k.forget(ref.ID)
+		return nil
+	}
+	object, err := k.object(ref.ID)
+	if hsm.ClassOf(err) == hsm.KeyMissing {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	k.objectsMu.Lock()
+	defer k.objectsMu.Unlock()
+	k.forget(ref.ID)
+	if err := s.destroy(object); hsm.ClassOf(err) != hsm.KeyMissing {
+		return err
+	}
+	return nil
+}
+
+// template describes a secret key object.
+type template struct {
+	kind        hsm.KeyKind
+	id          []byte
+	label       string
+	persistent  bool
+	extractable bool
+}
+
+// attributes gives the object's attributes. Every boolean is sent, because the defaults differ between makes (NSS and
+// opencryptoki make keys extractable); those that some makes do not know come last and may be left out.
+func (t template) attributes() (must, may []*p11.Attribute) {
+	crypts, wraps := t.kind == hsm.AES256, t.kind == hsm.AES256Wrap
+	must = []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY),
+		p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_AES),
+		p11.NewAttribute(p11.CKA_TOKEN, t.persistent),
+		p11.NewAttribute(p11.CKA_PRIVATE, true),
+		p11.NewAttribute(p11.CKA_SENSITIVE, true),
+		p11.NewAttribute(p11.CKA_EXTRACTABLE, t.extractable),
+		p11.NewAttribute(p11.CKA_ENCRYPT, crypts),
+		p11.NewAttribute(p11.CKA_DECRYPT, crypts),
+		p11.NewAttribute(p11.CKA_WRAP, wraps),
+		p11.NewAttribute(p11.CKA_UNWRAP, wraps),
+		p11.NewAttribute(p11.CKA_LABEL, labelPrefix+t.label),
+	}
+	if t.id != nil {
+		must = append(must, p11.NewAttribute(p11.CKA_ID, t.id))
+	}
+	may = []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_SIGN, false),
+		p11.NewAttribute(p11.CKA_VERIFY, false),
+		p11.NewAttribute(p11.CKA_DERIVE, false),
+	}
+	return must, may
+}
+
+// make calls f with all attributes, and without the optional ones if the token does not take them.
+func (t template) make(f func([]*p11.Attribute) error) error {
+	must, may := t.attributes()
+	err := f(append(must[:len(must):len(must)], may...))
+	if isCode(err, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_VALUE_INVALID, p11.CKR_TEMPLATE_INCONSISTENT, p11.CKR_ARGUMENTS_BAD) {
+		err = f(must)
+	}
+	return err
+}
+
+func (s *session) generateKey(t template) (p11.ObjectHandle, error) {
+	var handle p11.ObjectHandle
+	mechanism := []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_KEY_GEN, nil)}
+	err := t.make(func(attributes []*p11.Attribute) error {
+		attributes = append(attributes, p11.NewAttribute(p11.CKA_VALUE_LEN, aesKeySize))
+		return s.m.call("C_GenerateKey", func() (err error) {
+			handle, err = s.m.ctx.GenerateKey(s.handle, mechanism, attributes)
+			return err
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("generating key: %w", err)
+	}
+	return handle, nil
+}
+
+// wrap wraps an extractable key under another and tells the format.
+func (s *session) wrap(under, key p11.ObjectHandle) (hsm.WrapFormat, []byte, error) {
+	var first error
+	for _, mechanism := range []uint{p11.CKM_AES_KEY_WRAP_PAD, ckmAESKeyWrapKWP} {
+		var wrapped []byte
+		err := s.m.call("C_WrapKey", func() (err error) {
+			wrapped, err = s.m.ctx.WrapKey(s.handle, []*p11.Mechanism{p11.NewMechanism(mechanism, nil)}, under, key)
+			return err
+		})
+		if err == nil {
+			format, err := formatOf(wrapped)
+			s.keys.learn(format, mechanism)
+			return format, wrapped, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return "", nil, fmt.Errorf("wrapping key: %w", first)
+}
+
+// formatOf tells the two meanings of CKM_AES_KEY_WRAP_PAD apart by the length of a wrapped 32-byte key.
+func formatOf(wrapped []byte) (hsm.WrapFormat, error) {
+	switch len(wrapped) {
+	case aesKeySize + 8:
+		return hsm.WrapKWP, nil
+	case aesKeySize + 16:
+		return hsm.WrapPKCS7, nil
+	default:
+		return "", &hsm.Error{Class: hsm.Unsupported, Function: "C_WrapKey", Cause: fmt.Errorf("a wrapped 32-byte key of %d bytes", len(wrapped))}
+	}
+}
+
+func (k *keys) learn(format hsm.WrapFormat, mechanism uint) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.wraps == nil {
+		k.wraps = map[hsm.WrapFormat]uint{}
+	}
+	k.wraps[format] = mechanism
+}
+
+// mechanism gives the mechanism that this token has for a format, trying it out on the wrapping key at first need. The
+// caller holds anchorMu.
+func (k *keys) mechanism(format hsm.WrapFormat, under p11.ObjectHandle) (uint, error) {
+	known := func() (uint, bool) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		m, ok := k.wraps[format]
+		return m, ok
+	}
+	if m, ok := known(); ok {
+		return m, nil
+	}
+	handle, err := k.anchor.generateKey(template{kind: hsm.AES256, extractable: true})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = k.anchor.destroy(handle) }()
+	if _, _, err := k.anchor.wrap(under, handle); err != nil {
+		return 0, err
+	}
+	if m, ok := known(); ok {
+		return m, nil
+	}
+	return 0, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token cannot unwrap the format %s", format)}
+}
+
+// unwrap makes a sensitive, non-extractable session object of wrapped key material.
+func (s *session) unwrap(mechanism uint, under p11.ObjectHandle, ref hsm.KeyRef) (p11.ObjectHandle, error) {
+	id, err := hex.DecodeString(string(ref.ID))
+	if err != nil {
+		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("reading key name: %w", err)}
+	}
+	var handle p11.ObjectHandle
+	err = template{kind: ref.Kind, id: id, label: "unwrapped"}.make(func(attributes []*p11.Attribute) error {
+		return s.m.call("C_UnwrapKey", func() (err error) {
+			handle, err = s.m.ctx.UnwrapKey(s.handle, []*p11.Mechanism{p11.NewMechanism(mechanism, nil)}, under, ref.Wrapped, attributes)
+			return err
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("unwrapping key: %w", err)
+	}
+	return handle, nil
+}
+
+// copyToSession makes a session object of a persistent one, with the same protection.
+func (s *session) copyToSession(object p11.ObjectHandle) (p11.ObjectHandle, error) {
+	var handle p11.ObjectHandle
+	err := s.m.call("C_CopyObject", func() (err error) {
+		handle, err = s.m.ctx.CopyObject(s.handle, object, []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, false)})
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("copying key to the session: %w", err)
+	}
+	return handle, nil
+}
+
+func (s *session) destroy(object p11.ObjectHandle) error {
+	err := s.m.call("C_DestroyObject", func() error { return s.m.ctx.DestroyObject(s.handle, object) })
+	if err != nil {
+		return fmt.Errorf("destroying object: %w", err)
+	}
+	return nil
+}

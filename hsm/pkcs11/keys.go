@@ -1,0 +1,290 @@
+package pkcs11
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	p11 "github.com/miekg/pkcs11"
+
+	"hsmkms/hsm"
+)
+
+// labelPrefix marks the objects that are ours in their CKA_LABEL.
+const labelPrefix = "hsmkms/"
+
+// keyIDSize is the length of the CKA_ID of our objects, in bytes.
+const keyIDSize = 16
+
+// keys knows the handles of one epoch: those of the token's persistent objects, and those of session objects made from
+// them (or unwrapped) at first use, which are faster to work with on many tokens.
+type keys struct {
+	token *Token
+	// anchor owns all session objects: they live as long as it is open and can be used from every session.
+	anchor *session
+	// anchorMu guards the use of anchor. It may be taken while objectsMu is held, not the other way round.
+	anchorMu sync.Mutex
+	// objectsMu serialises creation, destruction and search of persistent objects, which SoftHSM 2.6.1 and NSS do not
+	// survive side by side.
+	objectsMu sync.Mutex
+
+	mu      sync.Mutex // guards what follows, for moments only
+	objects map[hsm.KeyID]p11.ObjectHandle
+	loaded  *simplelru.LRU[hsm.KeyID, *loadedKey]
+	trash   []p11.ObjectHandle // session objects to destroy
+	wraps   map[hsm.WrapFormat]uint
+}
+
+// loadedKey is a handle in use. It is valid until release.
+type loadedKey struct {
+	id     hsm.KeyID
+	handle p11.ObjectHandle
+	owned  bool // a session object of ours, to be destroyed after the last use
+	users  int
+	gone   bool // no longer in the cache
+}
+
+func newKeys(t *Token, anchor *session) *keys {
+	k := &keys{token: t, anchor: anchor, objects: map[hsm.KeyID]p11.ObjectHandle{}}
+	anchor.keys = k
+	k.loaded, _ = simplelru.NewLRU(t.cfg.Profile.KeyCache, k.evicted) // fails only for a size below 1
+	return k
+}
+
+// acquire gives the handle of a key, loading it at first use. The caller must release it.
+func (k *keys) acquire(ref hsm.KeyRef) (*loadedKey, error) {
+	if key := k.cached(ref.ID); key != nil {
+		return key, nil
+	}
+	object, err := k.source(ref)
+	if err != nil {
+		return nil, err
+	}
+	k.anchorMu.Lock()
+	defer k.anchorMu.Unlock()
+	if key := k.cached(ref.ID); key != nil {
+		return key, nil
+	}
+	key, err := k.load(ref, object)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	k.loaded.Add(ref.ID, key)
+	k.mu.Unlock()
+	k.sweep()
+	return key, nil
+}
+
+// cached gives a loaded key with one more user, or nil.
+func (k *keys) cached(id hsm.KeyID) *loadedKey {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, ok := k.loaded.Get(id)
+	if !ok {
+		return nil
+	}
+	key.users++
+	return key
+}
+
+// release ends one use of a key.
+func (k *keys) release(key *loadedKey) {
+	k.mu.Lock()
+	key.users--
+	dead := key.gone && key.users == 0 && key.owned
+	if dead {
+		k.trash = append(k.trash, key.handle)
+	}
+	k.mu.Unlock()
+	if dead {
+		k.anchorMu.Lock()
+		defer k.anchorMu.Unlock()
+		k.sweep()
+	}
+}
+
+// evicted is called by the cache, with mu held.
+func (k *keys) evicted(_ hsm.KeyID, key *loadedKey) {
+	key.gone = true
+	if key.users == 0 && key.owned {
+		k.trash = append(k.trash, key.handle)
+	}
+}
+
+// sweep destroys session objects that nobody uses. The caller holds anchorMu.
+func (k *keys) sweep() {
+	k.mu.Lock()
+	trash := k.trash
+	k.trash = nil
+	k.mu.Unlock()
+	for _, handle := range trash {
+		// A failure leaves a session object until the end of the epoch, which is no harm.
+		_ = k.anchor.destroy(handle)
+	}
+}
+
+// forget drops what is known of a key, so that the next use looks anew.
+func (k *keys) forget(id hsm.KeyID) {
+	k.mu.Lock()
+	k.loaded.Remove(id)
+	delete(k.objects, id)
+	k.mu.Unlock()
+	k.anchorMu.Lock()
+	defer k.anchorMu.Unlock()
+	k.sweep()
+}
+
+// source gives the persistent object that a key is loaded from: itself, or the key that it is wrapped under.
+func (k *keys) source(ref hsm.KeyRef) (p11.ObjectHandle, error) {
+	if len(ref.Wrapped) > 0 {
+		return k.object(ref.WrappedBy)
+	}
+	return k.object(ref.ID)
+}
+
+// object gives the handle of a persistent object. One that is not in the index may have been made by another server
+// on the same token, so it is searched for, once for a caller.
+func (k *keys) object(id hsm.KeyID) (p11.ObjectHandle, error) {
+	k.mu.Lock()
+	handle, ok := k.objects[id]
+	k.mu.Unlock()
+	if ok {
+		return handle, nil
+	}
+	ckaID, err := hex.DecodeString(string(id))
+	if err != nil || len(ckaID) != keyIDSize {
+		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("%q is not a key name", id)}
+	}
+	k.objectsMu.Lock()
+	defer k.objectsMu.Unlock()
+	k.anchorMu.Lock()
+	defer k.anchorMu.Unlock()
+	found, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_ID, ckaID), p11.NewAttribute(p11.CKA_TOKEN, true)})
+	if err != nil {
+		return 0, err
+	}
+	if len(found) == 0 {
+		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("no object with CKA_ID %s", id)}
+	}
+	k.know(id, found[0])
+	return found[0], nil
+}
+
+func (k *keys) know(id hsm.KeyID, handle p11.ObjectHandle) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.objects[id] = handle
+}
+
+// load makes the session object of a key. The caller holds anchorMu.
+func (k *keys) load(ref hsm.KeyRef, object p11.ObjectHandle) (*loadedKey, error) {
+	if len(ref.Wrapped) > 0 {
+		// SoftHSM would unwrap material of any length as an AES key.
+		if _, err := formatOf(ref.Wrapped); err != nil {
+			return nil, err
+		}
+		mechanism, err := k.mechanism(ref.WrapFormat, object)
+		if err != nil {
+			return nil, err
+		}
+		handle, err := k.anchor.unwrap(mechanism, object, ref)
+		return &loadedKey{id: ref.ID, handle: handle, owned: true, users: 1}, err
+	}
+	if !k.token.cfg.Profile.TokenHandles {
+		handle, err := k.anchor.copyToSession(object)
+		if err == nil {
+			return &loadedKey{id: ref.ID, handle: handle, owned: true, users: 1}, nil
+		}
+		if c := hsm.ClassOf(err); c == hsm.KeyMissing || suspect(err) {
+			return nil, err
+		}
+		// A token without C_CopyObject, or without room for session objects, works with the object itself.
+	}
+	return &loadedKey{id: ref.ID, handle: object, users: 1}, nil
+}
+
+// index finds all our persistent objects, once in an epoch: a search costs SoftHSM 19 microseconds an object.
+func (k *keys) index() error {
+	objects, err := k.search()
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for handle, o := range objects {
+		k.objects[o.ID] = handle
+	}
+	return nil
+}
+
+// list gives all our persistent objects as the token has them now.
+func (k *keys) list() ([]hsm.Object, error) {
+	objects, err := k.search()
+	list := make([]hsm.Object, 0, len(objects))
+	for _, o := range objects {
+		list = append(list, o)
+	}
+	return list, err
+}
+
+func (k *keys) search() (map[p11.ObjectHandle]hsm.Object, error) {
+	k.objectsMu.Lock()
+	defer k.objectsMu.Unlock()
+	k.anchorMu.Lock()
+	defer k.anchorMu.Unlock()
+	handles, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
+	if err != nil {
+		return nil, err
+	}
+	objects := make(map[p11.ObjectHandle]hsm.Object, len(handles))
+	for _, handle := range handles {
+		label := k.anchor.attribute(handle, p11.CKA_LABEL)
+		id := k.anchor.attribute(handle, p11.CKA_ID)
+		if rest, ours := strings.CutPrefix(string(label), labelPrefix); ours && len(id) == keyIDSize {
+			objects[handle] = hsm.Object{ID: hsm.KeyID(hex.EncodeToString(id)), Label: rest}
+		}
+	}
+	return objects, nil
+}
+
+// find searches for objects. The caller holds objectsMu and the right to the session.
+func (s *session) find(template []*p11.Attribute) ([]p11.ObjectHandle, error) {
+	if err := s.m.call("C_FindObjectsInit", func() error { return s.m.ctx.FindObjectsInit(s.handle, template) }); err != nil {
+		return nil, fmt.Errorf("searching objects: %w", err)
+	}
+	defer func() {
+		_ = s.m.call("C_FindObjectsFinal", func() error { return s.m.ctx.FindObjectsFinal(s.handle) })
+	}()
+	var all []p11.ObjectHandle
+	for {
+		var some []p11.ObjectHandle
+		err := s.m.call("C_FindObjects", func() (err error) {
+			some, _, err = s.m.ctx.FindObjects(s.handle, 500)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("searching objects: %w", err)
+		}
+		if len(some) == 0 {
+			return all, nil
+		}
+		all = append(all, some...)
+	}
+}
+
+// attribute reads one attribute; nil if the object does not have it or does not show it. One at a time, because
+// C_GetAttributeValue fails as a whole for one that is missing.
+func (s *session) attribute(object p11.ObjectHandle, kind uint) []byte {
+	var attributes []*p11.Attribute
+	err := s.m.call("C_GetAttributeValue", func() (err error) {
+		attributes, err = s.m.ctx.GetAttributeValue(s.handle, object, []*p11.Attribute{p11.NewAttribute(kind, nil)})
+		return err
+	})
+	if err != nil || len(attributes) != 1 {
+		return nil
+	}
+	return attributes[0].Value
+}
