@@ -15,11 +15,11 @@ const (
 // Principal is the identity behind a request, after its signature was verified. It is immutable and may be shared.
 type Principal struct {
 	// Type says what kind of identity this is.
-	Type PrincipalType
+	Type PrincipalType `json:"type"`
 	// ARN names the identity, for example arn:aws:iam::111122223333:root.
-	ARN string
+	ARN string `json:"arn"`
 	// Account is the identity's account: 12 digits.
-	Account string
+	Account string `json:"account"`
 	// AccessKeyID is the access key that signed the request. It is not a secret.
-	AccessKeyID string
+	AccessKeyID string `json:"-"`
 }

@@ -46,9 +46,9 @@ var (
 // and ctx.Err(): test them with errors.Is. A method whose ctx has ended calls no function.
 type Store interface {
 	// View calls fn with a consistent snapshot, in which is every Update that returned nil before View was called.
-	// fn must not keep the Reader, nor any byte slice it got from it, beyond its return; it must not call the store;
-	// and it should be quick, since an open snapshot keeps old records from being reclaimed. The error of fn is
-	// returned unchanged.
+	// It does not wait for the fn of a running Update. fn must not keep the Reader, nor any byte slice it got from
+	// it, beyond its return; it must not call the store; and it should be quick, since an open snapshot keeps old
+	// records from being reclaimed and may hold up the growth of the store. The error of fn is returned unchanged.
 	View(ctx context.Context, fn func(Reader) error) error
 
 	// Update calls fn in a serializable read-write transaction and commits what it wrote, all or nothing, before it

@@ -1,0 +1,143 @@
+package api
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"hsmkms/kms"
+)
+
+// modelText is the model of the service that AWS publishes with its SDKs, unchanged.
+//
+//go:embed model/kms-2014-11-01.json
+var modelText string
+
+// model is the published description of the service: what each operation takes, gives and fails with. It is immutable
+// after loadModel and safe for concurrent use.
+type model struct {
+	Metadata   json.RawMessage      `json:"metadata"`
+	Version    string               `json:"version"`
+	Operations map[string]operation `json:"operations"`
+	Shapes     map[string]*shape    `json:"shapes"`
+}
+
+// operation is one row of the model. Output is the zero reference for an operation that answers with an empty body.
+type operation struct {
+	Name   string          `json:"name"`
+	HTTP   json.RawMessage `json:"http"`
+	Input  reference       `json:"input"`
+	Output reference       `json:"output"`
+	Errors []reference     `json:"errors"`
+}
+
+// reference names a shape.
+type reference struct {
+	Shape             string `json:"shape"`
+	Deprecated        bool   `json:"deprecated"`
+	DeprecatedMessage string `json:"deprecatedMessage"`
+}
+
+// shape is a type of the wire. Min and Max bound the length of strings (UTF-16 units), blobs (bytes) and lists
+// (elements), and the value of integers. Required and Enum are in the order in which error texts name their entries.
+type shape struct {
+	Type              string               `json:"type"`
+	Members           map[string]reference `json:"members"`
+	Required          []string             `json:"required"`
+	Min               *int64               `json:"min"`
+	Max               *int64               `json:"max"`
+	Pattern           string               `json:"pattern"`
+	Enum              []string             `json:"enum"`
+	Member            *reference           `json:"member"`
+	Key               *reference           `json:"key"`
+	Value             *reference           `json:"value"`
+	Sensitive         bool                 `json:"sensitive"`
+	Exception         bool                 `json:"exception"`
+	Fault             bool                 `json:"fault"`
+	Deprecated        bool                 `json:"deprecated"`
+	DeprecatedMessage string               `json:"deprecatedMessage"`
+
+	// pattern is Pattern compiled to match a whole string; nil where there is none.
+	pattern *regexp.Regexp
+}
+
+// loadModel parses the embedded model. An error means that the file in model/ does not suit this code.
+func loadModel() (*model, error) { return parseModel(modelText) }
+
+// parseModel is strict: a word that this code does not know could be a constraint that it would fail to enforce.
+func parseModel(text string) (*model, error) {
+	m := &model{}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(m); err != nil {
+		return nil, fmt.Errorf("parsing the service model: %w", err)
+	}
+	for name, s := range m.Shapes {
+		if s.Pattern == "" {
+			continue
+		}
+		var err error
+		if s.pattern, err = compileJavaPattern(s.Pattern); err != nil {
+			return nil, fmt.Errorf("compiling the pattern of shape %s: %w", name, err)
+		}
+	}
+	return m, nil
+}
+
+// compileJavaPattern turns a pattern of the model, in Java's syntax, into one that matches whole strings. The two
+// syntaxes differ in \uXXXX, which Go does not have, and in \s, which in Java includes the vertical tab; the model uses
+// \s only within character classes.
+func compileJavaPattern(pattern string) (*regexp.Regexp, error) {
+	pattern = javaCodePoint.ReplaceAllString(pattern, `\x{$1}`)
+	pattern = strings.ReplaceAll(pattern, `\s`, `[:space:]`)
+	return regexp.Compile(`\A(?:` + pattern + `)\z`)
+}
+
+var javaCodePoint = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
+
+// operationNames gives the names of all operations in alphabetical order.
+func (m *model) operationNames() []string { return slices.Sorted(maps.Keys(m.Operations)) }
+
+// errorsOf gives the exceptions that the model lists for an operation, in the model's order; nil for an unknown
+// operation. Errors common to all services, such as ValidationException, are not among them.
+func (m *model) errorsOf(operation string) []kms.ErrorType {
+	var types []kms.ErrorType
+	for _, e := range m.Operations[operation].Errors {
+		types = append(types, kms.ErrorType(e.Shape))
+	}
+	return types
+}
+
+// isFault tells whether the model calls an exception the server's fault (HTTP status 500). It is false for the client's
+// errors (400) and for errors that the model does not list.
+func (m *model) isFault(t kms.ErrorType) bool {
+	s := m.Shapes[string(t)]
+	return s != nil && s.Fault
+}
+
+// shapeNamed gives the shape that r refers to; the zero reference refers to a structure without members.
+func (m *model) shapeNamed(r reference) (*shape, error) {
+	if r.Shape == "" {
+		return &shape{Type: "structure"}, nil
+	}
+	if s := m.Shapes[r.Shape]; s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("the model has no shape %q", r.Shape)
+}
+
+// memberOrder gives the names of a structure's members in the order in which they are checked and reported: the required
+// ones as the model lists them, then the others by name.
+func (s *shape) memberOrder() []string {
+	order := slices.Clone(s.Required)
+	for _, name := range slices.Sorted(maps.Keys(s.Members)) {
+		if !slices.Contains(s.Required, name) {
+			order = append(order, name)
+		}
+	}
+	return order
+}

@@ -1,0 +1,91 @@
+package kms
+
+import "context"
+
+// RecipientInfo asks for an answer encrypted to an enclave. It is refused wherever it is given.
+type RecipientInfo struct {
+	AttestationDocument    []byte
+	KeyEncryptionAlgorithm string
+}
+
+// EncryptInput is the input of Encrypt.
+type EncryptInput struct {
+	KeyId               string
+	Plaintext           []byte
+	EncryptionAlgorithm EncryptionAlgorithm
+	EncryptionContext   map[string]string
+	GrantTokens         []string
+	DryRun              bool
+}
+
+// EncryptOutput is the output of Encrypt.
+type EncryptOutput struct {
+	CiphertextBlob      []byte              `json:",omitempty"`
+	EncryptionAlgorithm EncryptionAlgorithm `json:",omitempty"`
+	KeyId               string              `json:",omitempty"`
+}
+
+// Encrypt encrypts 1 to 4096 bytes on the token.
+func (s *Service) Encrypt(ctx context.Context, r *Request, in *EncryptInput) (*EncryptOutput, error) {
+	to, err := s.destination(ctx, r, actionEncrypt, &sealTarget{in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, in.GrantTokens})
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, dryRun()
+	}
+	blob, err := to.seal(ctx, in.Plaintext)
+	if err != nil {
+		return nil, err
+	}
+	return &EncryptOutput{CiphertextBlob: blob, EncryptionAlgorithm: AlgorithmSymmetric, KeyId: to.key.ARN()}, nil
+}
+
+// DecryptInput is the input of Decrypt.
+type DecryptInput struct {
+	CiphertextBlob      []byte
+	KeyId               string
+	EncryptionAlgorithm EncryptionAlgorithm
+	EncryptionContext   map[string]string
+	GrantTokens         []string
+	Recipient           *RecipientInfo
+	DryRun              bool
+	DryRunModifiers     []string
+}
+
+// DecryptOutput is the output of Decrypt.
+type DecryptOutput struct {
+	CiphertextForRecipient []byte              `json:",omitempty"`
+	EncryptionAlgorithm    EncryptionAlgorithm `json:",omitempty"`
+	KeyId                  string              `json:",omitempty"`
+	KeyMaterialId          string              `json:",omitempty"`
+	Plaintext              []byte              `json:",omitempty"`
+}
+
+// Decrypt decrypts on the token. The key is found from the ciphertext; a KeyId must name the same one.
+func (s *Service) Decrypt(ctx context.Context, r *Request, in *DecryptInput) (*DecryptOutput, error) {
+	if err := checkRecipient(in.Recipient); err != nil {
+		return nil, err
+	}
+	from, err := s.source(ctx, r, actionDecrypt, &openTarget{
+		keyID: in.KeyId, member: "keyId", blob: in.CiphertextBlob, algorithm: in.EncryptionAlgorithm, context: in.EncryptionContext,
+		grantTokens: in.GrantTokens, blind: blind(in.DryRun, in.DryRunModifiers),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if from.material == nil {
+		return nil, dryRun()
+	}
+	plaintext, err := from.region.Token.Decrypt(ctx, from.opening)
+	if err != nil {
+		return nil, openError(err)
+	}
+	if in.DryRun {
+		clear(plaintext)
+		return nil, dryRun()
+	}
+	return &DecryptOutput{
+		EncryptionAlgorithm: AlgorithmSymmetric, KeyId: from.key.ARN(), KeyMaterialId: from.material.ID, Plaintext: plaintext,
+	}, nil
+}

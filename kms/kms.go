@@ -1,0 +1,130 @@
+// Package kms is the service: what a key is and what may happen to it. Each operation of the AWS KMS API is a method of
+// Service, named as there and with AWS's own Input and Output; the caller is a parameter of every one of them. The
+// package knows no HTTP, no PKCS#11 and no database, only their contracts (hsm.Token, store.Store).
+//
+// There is one way from a key id in a request to a key that can be used: Service.authorize (access.go). Symmetric
+// ciphertext is made and opened in one place (envelope.go). States, key specs and operations are tables (states.go,
+// keyspec.go, actions.go).
+package kms
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"hsmkms/hsm"
+	"hsmkms/policy"
+	"hsmkms/store"
+)
+
+// Config describes a Service.
+type Config struct {
+	// Store keeps the records of keys and aliases.
+	Store store.Store
+	// Regions are the AWS Regions served, by name, each bound to a token.
+	Regions map[string]Region
+	// CacheSize bounds the number of key records, and of aliases, held in memory; 0 means 100,000.
+	CacheSize int
+	// Clock gives the time; nil means time.Now.
+	Clock func() time.Time
+	// Rand is the source of ids; nil means crypto/rand.
+	Rand io.Reader
+	// Log receives what an operator should know; nil discards it.
+	Log *slog.Logger
+}
+
+// Region is an AWS Region on a token.
+type Region struct {
+	Token hsm.Token
+	// WrapUnder chooses the home of new key material: empty for persistent objects of the token, or the token's wrapping
+	// key for material that is kept wrapped in the store. Keys made under the other choice go on working.
+	WrapUnder hsm.KeyID
+}
+
+// Service is the key management service. Its methods are safe for concurrent use, fail with an *Error for what a caller
+// may know and with any other error for what only the operator may, and wipe plaintext that they do not return. Plaintext
+// in an Input or Output belongs to the caller, who wipes it.
+type Service struct {
+	cfg     Config
+	keys    *store.Cache[*Key]
+	aliases *store.Cache[*Alias]
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// New makes a Service. Close ends it.
+func New(cfg Config) (*Service, error) {
+	if cfg.Store == nil || len(cfg.Regions) == 0 {
+		return nil, errors.New("a service needs a store and a Region")
+	}
+	if cfg.CacheSize == 0 {
+		cfg.CacheSize = 100_000
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	keys, err := store.NewCache(cfg.Store, keyPrefix, cfg.CacheSize, decode[Key])
+	if err != nil {
+		return nil, err
+	}
+	aliases, err := store.NewCache(cfg.Store, aliasPrefix, cfg.CacheSize, decode[Alias])
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, keys: keys, aliases: aliases}
+	s.follow()
+	return s, nil
+}
+
+// follow keeps the caches fresh until Close.
+func (s *Service) follow() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	for _, run := range []func(context.Context) error{s.keys.Run, s.aliases.Run} {
+		s.running.Go(func() {
+			if err := run(ctx); ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
+				s.cfg.Log.Error("following changes of the store", "error", err)
+			}
+		})
+	}
+}
+
+// Close ends the service's goroutines. It closes neither the store nor the tokens.
+func (s *Service) Close() {
+	s.stop()
+	s.running.Wait()
+}
+
+// Request is what an operation must know of the request besides its Input. It belongs to one request.
+type Request struct {
+	// ID is the request id that the answer carries.
+	ID string
+	// Operation is the name in the AWS API, for example ReEncrypt.
+	Operation string
+	// Caller is the authenticated identity.
+	Caller *policy.Principal
+	// Region is the AWS Region of the request, one of Config.Regions.
+	Region string
+	// Keys collects the ARNs of the keys that the request was found to be about, for the log and the audit trail.
+	Keys []string
+}
+
+// region gives the Region of a request.
+func (s *Service) region(r *Request) (Region, error) {
+	region, ok := s.cfg.Regions[r.Region]
+	if !ok {
+		return Region{}, fmt.Errorf("request for Region %q, which is not served", r.Region)
+	}
+	return region, nil
+}

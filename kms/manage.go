@@ -1,0 +1,56 @@
+package kms
+
+import "context"
+
+// EnableKeyInput is the input of EnableKey.
+type EnableKeyInput struct {
+	KeyId string
+}
+
+// DisableKeyInput is the input of DisableKey.
+type DisableKeyInput struct {
+	KeyId string
+}
+
+// UpdateKeyDescriptionInput is the input of UpdateKeyDescription.
+type UpdateKeyDescriptionInput struct {
+	Description string
+	KeyId       string
+}
+
+// EnableKey makes a key usable; it is no error if it is.
+func (s *Service) EnableKey(ctx context.Context, r *Request, in *EnableKeyInput) (*Empty, error) {
+	return s.manage(ctx, r, actionEnableKey, in.KeyId, func(key *Key) { key.State = Enabled })
+}
+
+// DisableKey makes a key unusable until EnableKey; it is no error if it is.
+func (s *Service) DisableKey(ctx context.Context, r *Request, in *DisableKeyInput) (*Empty, error) {
+	return s.manage(ctx, r, actionDisableKey, in.KeyId, func(key *Key) { key.State = DisabledState })
+}
+
+// UpdateKeyDescription changes a key's description.
+func (s *Service) UpdateKeyDescription(ctx context.Context, r *Request, in *UpdateKeyDescriptionInput) (*Empty, error) {
+	return s.manage(ctx, r, actionUpdateKeyDescription, in.KeyId, func(key *Key) { key.Description = in.Description })
+}
+
+// Empty is the output of operations that answer nothing: the body of the answer is empty, not an empty object.
+type Empty struct{}
+
+// manage applies a change to the record of a key, if its state allows the action.
+func (s *Service) manage(ctx context.Context, r *Request, a action, keyID string, f func(*Key)) (*Empty, error) {
+	key, err := s.authorize(ctx, r, a, keyID)
+	if err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, key, func(now *Key) error {
+		if err := usable(r, a, now); err != nil {
+			return err
+		}
+		f(now)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Empty{}, nil
+}

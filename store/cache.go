@@ -1,0 +1,98 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// Cache keeps decoded records in memory. What it gives is never older than the last change that this process committed
+// and forgot (see Forget), and follows changes of other processes as fast as the store's watch does. It is safe for
+// concurrent use.
+type Cache[T any] struct {
+	store  Store
+	prefix string
+	decode func([]byte) (T, error)
+
+	mu      sync.Mutex
+	records *lru.LRU[string, T]
+	// changes counts invalidations: a record that was read before one of them must not be kept.
+	changes uint64
+}
+
+// NewCache makes a cache of at most size records whose keys begin with prefix. decode must not keep its argument. Run
+// must be running while the cache is in use.
+func NewCache[T any](s Store, prefix string, size int, decode func([]byte) (T, error)) (*Cache[T], error) {
+	records, err := lru.NewLRU[string, T](size, nil)
+	if err != nil {
+		return nil, fmt.Errorf("making a record cache: %w", err)
+	}
+	return &Cache[T]{store: s, prefix: prefix, decode: decode, records: records}, nil
+}
+
+// Get gives the record under key, and false if there is none. The record is shared and must not be changed.
+func (c *Cache[T]) Get(ctx context.Context, key string) (record T, found bool, err error) {
+	c.mu.Lock()
+	record, found = c.records.Get(key)
+	changes := c.changes
+	c.mu.Unlock()
+	if found {
+		return record, true, nil
+	}
+	err = c.store.View(ctx, func(r Reader) error {
+		value, ok, err := r.Get(key)
+		if err != nil || !ok {
+			return err
+		}
+		found = true
+		record, err = c.decode(value)
+		return err
+	})
+	if err != nil || !found {
+		return record, false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changes == changes {
+		c.records.Add(key, record)
+	}
+	return record, true, nil
+}
+
+// Forget drops records after a change to them was committed; keys without the cache's prefix are passed over.
+func (c *Cache[T]) Forget(keys ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range keys {
+		if strings.HasPrefix(key, c.prefix) {
+			c.changes++
+			c.records.Remove(key)
+		}
+	}
+}
+
+// Run follows the store's changes until ctx ends or the store is closed, and returns why.
+func (c *Cache[T]) Run(ctx context.Context) error {
+	for {
+		err := c.store.Watch(ctx, c.prefix, c.purge, func(changes []Change) error {
+			for _, change := range changes {
+				c.Forget(change.Key)
+			}
+			return nil
+		})
+		if !errors.Is(err, ErrLagged) {
+			return err
+		}
+	}
+}
+
+func (c *Cache[T]) purge() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++
+	c.records.Purge()
+}
