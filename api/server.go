@@ -225,7 +225,6 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange, out *bytes.Buffer) {
 	header := w.Header()
 	header["X-Amzn-Requestid"] = []string{x.request.ID}
 	header["Content-Type"] = []string{contentType}
-	header["Cache-Control"] = []string{"no-cache, no-store, must-revalidate, private"}
 	w.WriteHeader(status)
 	sent, err := w.Write(out.Bytes())
 	x.sent = sent
@@ -246,7 +245,7 @@ func (s *Server) record(x *exchange) {
 	attributes = append(attributes,
 		slog.String("requestId", x.request.ID),
 		slog.String("operation", x.request.Operation),
-		slog.Any("keys", x.request.Keys),
+		slog.String("keys", strings.Join(x.request.Keys, " ")),
 		slog.String("principal", principalARN(x.request.Caller)),
 		slog.String("code", string(code)),
 		slog.Int64("microseconds", took.Microseconds()),

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"hsmkms/hsm"
+	"hsmkms/store"
 )
 
 // Tag is a tag of a key.
@@ -63,8 +66,7 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 		return t.mark(accountKeys(key.Account, key.Region) + key.ID)
 	})
 	if err != nil {
-		// Whether the record was written is not certain, so the material stays where it is.
-		s.cfg.Log.Error("storing a new key failed; its material may be an orphan on the token", "material", material.Ref.ID)
+		s.discard(ctx, r, material, err)
 		return nil, fmt.Errorf("storing key: %w", err)
 	}
 	r.Keys = append(r.Keys, key.ARN())
@@ -217,3 +219,20 @@ func (s *Service) newMaterial(ctx context.Context, r *Request, key *Key) (Materi
 	}
 	return Material{ID: hex.EncodeToString(id[:]), Ref: ref, Created: key.Created}, nil
 }
+
+// discard destroys material whose record could not be written. If it is not certain that it was not, the material stays:
+// an orphan is a smaller harm than a key without its material.
+func (s *Service) discard(ctx context.Context, r *Request, m Material, cause error) {
+	if errors.Is(cause, store.ErrUncertain) {
+		s.cfg.Log.Error("a new key may not have been stored; its material may be an orphan on the token", "material", m.Ref.ID)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	if err := s.cfg.Regions[r.Region].Token.DestroyKey(ctx, m.Ref); err != nil {
+		s.cfg.Log.Error("destroying the material of a key that was not stored; it is an orphan on the token", "material", m.Ref.ID, "error", err)
+	}
+}
+
+// discardTimeout bounds the cleaning up after a failure, when the request's own time may have run out.
+const discardTimeout = 5 * time.Second

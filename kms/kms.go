@@ -74,7 +74,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	keys, err := store.NewCache(cfg.Store, keyPrefix, cfg.CacheSize, decode[Key])
+	keys, err := store.NewCache(cfg.Store, keyPrefix, cfg.CacheSize, decodeKey)
 	if err != nil {
 		return nil, err
 	}

@@ -51,6 +51,8 @@ type Key struct {
 	Tags        []Tag     `json:"tags,omitempty"`
 	// Materials are the key materials, oldest first. New ciphertext is made with the last.
 	Materials []Material `json:"materials,omitempty"`
+
+	arn string // of a record that was read, see ARN
 }
 
 // Material is one generation of a key's material.
@@ -63,7 +65,20 @@ type Material struct {
 
 // ARN is the key ARN.
 func (k *Key) ARN() string {
+	if k.arn != "" {
+		return k.arn
+	}
 	return "arn:aws:kms:" + k.Region + ":" + k.Account + ":key/" + k.ID
+}
+
+// decodeKey reads a record and makes its ARN, which every request needs several times.
+func decodeKey(value []byte) (*Key, error) {
+	key, err := decode[Key](value)
+	if err != nil {
+		return nil, err
+	}
+	key.arn = key.ARN()
+	return key, nil
 }
 
 // current is the material that new ciphertext is made with.

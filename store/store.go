@@ -56,8 +56,8 @@ type Store interface {
 	// fails, nothing is written and its error is returned unchanged; if fn panics, nothing is written and the panic
 	// goes on. fn may be called more than once (an implementation with optimistic concurrency retries it on
 	// conflict), so it must have no effect but on the Txn and on variables that it sets anew each time. fn must not
-	// call the store, nor keep the Txn or a byte slice it got from it beyond its return. If another failure of the
-	// store makes what fn read untrue, Update returns that failure, even if fn failed.
+	// call the store, nor keep the Txn or a byte slice it got from it beyond its return. If the store failed to commit
+	// something that fn has read, Update returns that failure, whatever fn returned.
 	Update(ctx context.Context, fn func(Txn) error) error
 
 	// Watch calls fn with the changes of each transaction that commits after ready was called and touches a key with

@@ -3,6 +3,7 @@
 package hsmtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,13 +52,19 @@ func New(t testing.TB) SoftHSM {
 // ModulePath gives the path of the SoftHSM library.
 func ModulePath(t testing.TB) string {
 	t.Helper()
+	path, err := FindModule()
+	require.NoError(t, err)
+	return path
+}
+
+// FindModule gives the path of the SoftHSM library, or an error with the command that installs it.
+func FindModule() (string, error) {
 	for _, path := range modulePaths {
 		if _, err := os.Stat(path); err == nil {
-			return path
+			return path, nil
 		}
 	}
-	require.FailNow(t, "SoftHSM is not installed: run `apt-get install softhsm2`")
-	return ""
+	return "", errors.New("SoftHSM is not installed: run `apt-get install softhsm2`")
 }
 
 // Token makes a token. It is an own program that does it, so that the module need not be loaded yet; a module that is

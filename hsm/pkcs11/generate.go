@@ -27,7 +27,7 @@ func (t *Token) GenerateKey(ctx context.Context, r hsm.KeyRequest) (hsm.KeyRef, 
 		return hsm.KeyRef{}, fmt.Errorf("naming key: %w", err)
 	}
 	ref := hsm.KeyRef{ID: hsm.KeyID(hex.EncodeToString(id[:])), Kind: r.Kind}
-	return do(ctx, t, &task[hsm.KeyRef]{once: true, f: func(s *session) (hsm.KeyRef, error) {
+	return do(ctx, t, &task[hsm.KeyRef]{once: true, slow: true, f: func(s *session) (hsm.KeyRef, error) {
 		made, err := s.generate(ref, id[:], r)
 		if err != nil {
 			return hsm.KeyRef{}, err
@@ -94,7 +94,9 @@ func (s *session) proveWrap(ref hsm.KeyRef) error {
 
 // DestroyKey implements hsm.Token.
 func (t *Token) DestroyKey(ctx context.Context, ref hsm.KeyRef) error {
-	_, err := do(ctx, t, &task[struct{}]{f: func(s *session) (struct{}, error) { return struct{}{}, s.keys.destroy(s, ref) }})
+	_, err := do(ctx, t, &task[struct{}]{slow: true, f: func(s *session) (struct{}, error) {
+		return struct{}{}, s.keys.destroy(s, ref)
+	}})
 	return err
 }
 

@@ -25,7 +25,10 @@ type task[T any] struct {
 	f func(*session) (T, error)
 	// discard, if set, wipes a result that nobody is waiting for any more.
 	discard func(T)
-	once    bool
+	// once marks what must not be run again after a failure, because it may have left something on the token.
+	once bool
+	// slow marks what changes or searches persistent objects, which can take seconds.
+	slow bool
 
 	value   T
 	err     error
@@ -64,12 +67,12 @@ func do[T any](ctx context.Context, token *Token, t *task[T]) (T, error) {
 		return none, errDown
 	}
 	t.done = make(chan struct{})
-	select {
-	case e.jobs <- t:
-	case <-e.stop:
-		return none, errDown
-	case <-ctx.Done():
-		return none, &hsm.Error{Class: hsm.Busy, Cause: ctx.Err()}
+	lane := e.jobs
+	if t.slow {
+		lane = e.slow
+	}
+	if err := e.submit(ctx, lane, t); err != nil {
+		return none, err
 	}
 	select {
 	case <-t.done:
@@ -85,16 +88,49 @@ func do[T any](ctx context.Context, token *Token, t *task[T]) (T, error) {
 
 // epoch is the life of a token between a login and its loss. Handles found in one epoch mean nothing in another.
 type epoch struct {
-	token   *Token
-	jobs    chan job
-	stop    chan struct{}
-	workers sync.WaitGroup
-	keys    *keys
-	lost    sync.Once
+	token *Token
+	// jobs feeds the workers. slow feeds one more, so that no request waits behind the making of a key; it is jobs on a
+	// token that has no session to spare.
+	jobs, slow chan job
+	// sessions is the number of workers, busy how many have a job, waiting how many callers have none to take theirs.
+	sessions      int
+	busy, waiting atomic.Int64
+	stop          chan struct{}
+	workers       sync.WaitGroup
+	keys          *keys
+	lost          sync.Once
 }
 
-// work runs jobs on one session until the epoch ends or the session can't be replaced.
-func (e *epoch) work(s *session) {
+// submit waits for a worker of the lane to take a job.
+func (e *epoch) submit(ctx context.Context, lane chan<- job, j job) error {
+	e.waiting.Add(1)
+	defer e.waiting.Add(-1)
+	select {
+	case lane <- j:
+		return nil
+	case <-e.stop:
+		return errDown
+	case <-ctx.Done():
+		return &hsm.Error{Class: hsm.Busy, Cause: ctx.Err()}
+	}
+}
+
+// Usage is how busy a token's sessions are at a moment. All numbers are 0 while the token is down.
+type Usage struct {
+	Sessions, Busy, Waiting int
+}
+
+// Usage tells how busy the token's sessions are.
+func (t *Token) Usage() Usage {
+	e := t.epoch.Load()
+	if e == nil {
+		return Usage{}
+	}
+	return Usage{Sessions: e.sessions, Busy: int(e.busy.Load()), Waiting: int(e.waiting.Load())}
+}
+
+// work runs the jobs of a lane on one session until the epoch ends or the session can't be replaced.
+func (e *epoch) work(s *session, lane <-chan job) {
 	defer e.workers.Done()
 	defer s.freeScratch()
 	defer s.close()
@@ -102,8 +138,10 @@ func (e *epoch) work(s *session) {
 		select {
 		case <-e.stop:
 			return
-		case j := <-e.jobs:
+		case j := <-lane:
+			e.busy.Add(1)
 			sound := e.serve(s, j)
+			e.busy.Add(-1)
 			j.finish()
 			if !sound {
 				e.lose()

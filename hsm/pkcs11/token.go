@@ -71,7 +71,7 @@ func (t *Token) start() error {
 	if err != nil {
 		return err
 	}
-	e := &epoch{token: t, jobs: make(chan job), stop: make(chan struct{})}
+	e := &epoch{token: t, jobs: make(chan job), slow: make(chan job), stop: make(chan struct{})}
 	anchor, err := t.m.openSession(info.Slot)
 	if err != nil {
 		return err
@@ -108,29 +108,44 @@ func (t *Token) logIn(s *session) error {
 	return nil
 }
 
-// open opens the workers' sessions: as many as the profile says, or as the token has room for.
+// open opens the workers' sessions: as many as the profile says, or as the token has room for, and one for slow work.
 func (e *epoch) open(info TokenInfo) error {
 	wanted := e.token.cfg.Profile.Sessions
 	if info.MaxSessions > 0 {
-		wanted = min(wanted, max(1, info.MaxSessions-1)) // one is the anchor
+		wanted = min(wanted, max(1, info.MaxSessions-2)) // the others are the anchor and the slow lane's
 	}
 	for n := range wanted {
-		s, err := e.token.m.openSession(info.Slot)
+		err := e.hire(info.Slot, e.jobs)
 		if err != nil && n > 0 && hsm.ClassOf(err) == hsm.Busy {
 			e.token.m.cfg.Log.Warn("token has fewer sessions than wanted", "wanted", wanted, "opened", n)
-			return nil
+			break
 		}
 		if err != nil {
 			return err
 		}
-		if err := s.allocScratch(); err != nil {
-			s.close()
-			return err
-		}
-		s.keys = e.keys
-		e.workers.Add(1)
-		go e.work(s)
 	}
+	err := e.hire(info.Slot, e.slow)
+	if hsm.ClassOf(err) == hsm.Busy {
+		e.slow = e.jobs
+		return nil
+	}
+	return err
+}
+
+// hire opens a session and starts its worker.
+func (e *epoch) hire(slot uint, lane <-chan job) error {
+	s, err := e.token.m.openSession(slot)
+	if err != nil {
+		return err
+	}
+	if err := s.allocScratch(); err != nil {
+		s.close()
+		return err
+	}
+	s.keys = e.keys
+	e.sessions++
+	e.workers.Add(1)
+	go e.work(s, lane)
 	return nil
 }
 
@@ -172,5 +187,5 @@ func (t *Token) Check(ctx context.Context) error {
 
 // Objects implements hsm.Token.
 func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
-	return do(ctx, t, &task[[]hsm.Object]{f: func(s *session) ([]hsm.Object, error) { return s.keys.list() }})
+	return do(ctx, t, &task[[]hsm.Object]{slow: true, f: func(s *session) ([]hsm.Object, error) { return s.keys.list() }})
 }

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"hsmkms/hsm/pkcs11"
+)
+
+// config is the configuration file. README.md describes each setting for users.
+type config struct {
+	Listen         string                  `yaml:"listen"`
+	AdminListen    string                  `yaml:"admin_listen"`
+	RequestTimeout time.Duration           `yaml:"request_timeout"`
+	DrainTimeout   time.Duration           `yaml:"drain_timeout"`
+	LogLevel       slog.Level              `yaml:"log_level"`
+	Store          storeConfig             `yaml:"store"`
+	Module         moduleConfig            `yaml:"module"`
+	Regions        map[string]regionConfig `yaml:"regions"`
+	Dev            *devConfig              `yaml:"dev"`
+}
+
+type storeConfig struct {
+	Path string `yaml:"path"`
+}
+
+type moduleConfig struct {
+	Path string `yaml:"path"`
+	// Environment is set before the module is loaded; modules take their own configuration from there.
+	Environment map[string]string `yaml:"environment"`
+}
+
+// The homes of key material.
+const (
+	homeToken   = "token"
+	homeWrapped = "wrapped"
+)
+
+type regionConfig struct {
+	TokenLabel  string `yaml:"token_label"`
+	TokenSerial string `yaml:"token_serial"`
+	PINFile     string `yaml:"pin_file"`
+	SOPINFile   string `yaml:"so_pin_file"`
+	Profile     string `yaml:"profile"`
+	Sessions    int    `yaml:"sessions"`
+	KeyCache    int    `yaml:"key_cache"`
+	Home        string `yaml:"home"`
+}
+
+// devConfig makes a server convenient to try out. It is not for production.
+type devConfig struct {
+	// CredentialsFile is an AWS credentials file with the root access key.
+	CredentialsFile string `yaml:"credentials_file"`
+	// EnvFile is written once the server answers, with export lines for a shell.
+	EnvFile string `yaml:"env_file"`
+}
+
+// loadConfig reads a configuration file. Settings that it does not know are errors.
+func loadConfig(path string) (*config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	cfg := &config{
+		Listen: "127.0.0.1:8600", AdminListen: "127.0.0.1:8601", RequestTimeout: 10 * time.Second, DrainTimeout: 20 * time.Second,
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(cfg); err != nil {
+		return nil, fmt.Errorf("reading configuration %s: %w", path, err)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("reading configuration %s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+var regionName = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]$`)
+
+func (c *config) check() error {
+	switch {
+	case c.Store.Path == "":
+		return errors.New("store.path is missing")
+	case c.Module.Path == "":
+		return errors.New("module.path is missing")
+	case len(c.Regions) == 0:
+		return errors.New("regions is empty")
+	case c.RequestTimeout <= 0 || c.DrainTimeout <= 0:
+		return errors.New("request_timeout and drain_timeout must be positive")
+	}
+	for name, region := range c.Regions {
+		if !regionName.MatchString(name) {
+			return fmt.Errorf("%q is not the name of a Region, such as us-east-1", name)
+		}
+		if err := region.check(); err != nil {
+			return fmt.Errorf("regions.%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (r regionConfig) check() error {
+	switch {
+	case r.TokenLabel == "":
+		return errors.New("token_label is missing")
+	case r.PINFile == "":
+		return errors.New("pin_file is missing")
+	case r.Sessions < 0 || r.KeyCache < 0:
+		return errors.New("sessions and key_cache must not be negative")
+	case r.Home != "" && r.Home != homeToken && r.Home != homeWrapped:
+		return fmt.Errorf("home is %q, not %s or %s", r.Home, homeToken, homeWrapped)
+	}
+	_, err := r.profile()
+	return err
+}
+
+// profile is the profile of the make with the settings of the file over it.
+func (r regionConfig) profile() (pkcs11.Profile, error) {
+	p, err := pkcs11.LookupProfile(r.Profile)
+	if r.Sessions > 0 {
+		p.Sessions = r.Sessions
+	}
+	if r.KeyCache > 0 {
+		p.KeyCache = r.KeyCache
+	}
+	return p, err
+}
+
+// tokenConfig is what the token room must know of the Region's token.
+func (r regionConfig) tokenConfig() (pkcs11.TokenConfig, error) {
+	profile, err := r.profile()
+	return pkcs11.TokenConfig{
+		Label: r.TokenLabel, Serial: r.TokenSerial, Profile: profile,
+		PIN: func() ([]byte, error) { return readSecret(r.PINFile) },
+	}, err
+}
+
+// readSecret reads a secret from a file, without the newline at its end. A file that others may read is refused.
+func readSecret(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s can be read by others: run `chmod 600 %s`", path, path)
+	}
+	secret, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(secret, "\r\n"), nil
+}

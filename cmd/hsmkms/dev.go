@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// announce writes the env file, complete or not at all, and tells how to use it.
+func (d *devConfig) announce(cfg *config, endpoint string) error {
+	id, secret, err := readCredentials(d.CredentialsFile)
+	if err != nil {
+		return err
+	}
+	region := slices.Sorted(maps.Keys(cfg.Regions))[0]
+	text := fmt.Sprintf("export AWS_ACCESS_KEY_ID=%s\nexport AWS_SECRET_ACCESS_KEY=%s\nexport AWS_DEFAULT_REGION=%s\nexport AWS_ENDPOINT_URL_KMS=%s\n",
+		id, secret, region, endpoint)
+	if err := writeSecret(d.EnvFile, []byte(text)); err != nil {
+		return fmt.Errorf("writing %s: %w", d.EnvFile, err)
+	}
+	fmt.Printf("\nhsmkms serves the AWS KMS API at %s\n\n  . %s\n  aws kms create-key --endpoint-url %s\n\n", endpoint, d.EnvFile, endpoint)
+	return nil
+}
+
+// retract removes the env file of an earlier run: it must not be there before the server answers.
+func (d *devConfig) retract() error {
+	if err := os.Remove(d.EnvFile); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return nil
+}
+
+// readCredentials reads an AWS credentials file with one profile.
+func readCredentials(path string) (id, secret string, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", "", fmt.Errorf("reading credentials: %w", err)
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), "=")
+		switch strings.TrimSpace(name) {
+		case "aws_access_key_id":
+			id = strings.TrimSpace(value)
+		case "aws_secret_access_key":
+			secret = strings.TrimSpace(value)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return "", "", fmt.Errorf("reading credentials: %w", err)
+	}
+	if id == "" || secret == "" {
+		return "", "", fmt.Errorf("reading credentials: %s holds none", path)
+	}
+	return id, secret, nil
+}
+
+// writeSecret writes a file that only its owner can read, whole or not at all.
+func writeSecret(path string, content []byte) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".hsmkms-*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name()) // fails after the rename, as it should
+	if _, err := file.Write(content); err != nil {
+		return joinClose(err, file.Close)
+	}
+	if err := joinClose(file.Sync(), file.Close); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"hsmkms/hsm"
+	"hsmkms/hsm/pkcs11"
+	"hsmkms/store"
+	"hsmkms/store/bolt"
+)
+
+// rooms are the opened store and tokens of a configuration.
+type rooms struct {
+	store  *bolt.Store
+	module *pkcs11.Module
+	tokens map[string]hsm.Token     // by Region
+	pkcs11 map[string]*pkcs11.Token // the same
+}
+
+// observer is told of calls into the PKCS#11 module.
+type observer func(function string, class hsm.Class, took time.Duration)
+
+// openModule loads the module with its environment.
+func openModule(cfg *config, observe observer, log *slog.Logger) (*pkcs11.Module, error) {
+	for name, value := range cfg.Module.Environment {
+		if err := os.Setenv(name, value); err != nil {
+			return nil, fmt.Errorf("setting %s for the module: %w", name, err)
+		}
+	}
+	return pkcs11.OpenModule(pkcs11.ModuleConfig{Path: cfg.Module.Path, Observe: observe, Log: log})
+}
+
+// openRooms opens the module, the tokens of all Regions and the store. The caller closes them.
+func openRooms(cfg *config, observe observer, log *slog.Logger) (*rooms, error) {
+	module, err := openModule(cfg, observe, log)
+	if err != nil {
+		return nil, err
+	}
+	r := &rooms{module: module, tokens: map[string]hsm.Token{}, pkcs11: map[string]*pkcs11.Token{}}
+	if err := r.open(cfg); err != nil {
+		return nil, joinClose(err, r.close)
+	}
+	return r, nil
+}
+
+func (r *rooms) open(cfg *config) error {
+	for name, region := range cfg.Regions {
+		tokenConfig, err := region.tokenConfig()
+		if err != nil {
+			return err
+		}
+		token, err := r.module.OpenToken(tokenConfig)
+		if err != nil {
+			return fmt.Errorf("region %s: %w", name, err)
+		}
+		r.tokens[name], r.pkcs11[name] = token, token
+	}
+	var err error
+	r.store, err = bolt.Open(bolt.Config{Path: cfg.Store.Path})
+	return err
+}
+
+func (r *rooms) close() error {
+	var err error
+	if r.store != nil {
+		err = r.store.Close()
+	}
+	return joinClose(err, r.module.Close)
+}
+
+// probe looks at what the tokens truly do and refuses a profile that does not fit.
+func (r *rooms) probe(ctx context.Context, cfg *config, log *slog.Logger) error {
+	for name, region := range cfg.Regions {
+		tokenConfig, err := region.tokenConfig()
+		if err != nil {
+			return err
+		}
+		found, err := r.module.Probe(ctx, tokenConfig, pkcs11.ProbeAES)
+		if err != nil {
+			return fmt.Errorf("region %s: %w", name, err)
+		}
+		log.Info("probed token", "region", name, "label", found.Token.Label, "serial", found.Token.Serial, "ivMode", found.GCM.IV,
+			"maxPlaintext", found.GCM.MaxPlaintext, "wraps", found.Wraps)
+		if found.GCM.IV != tokenConfig.Profile.IV {
+			return fmt.Errorf("region %s: the token's IV mode is %q, that of profile %q is %q", name, found.GCM.IV, tokenConfig.Profile.Name, tokenConfig.Profile.IV)
+		}
+	}
+	return nil
+}
+
+// ready gives the checks for /readyz.
+func (r *rooms) ready() map[string]func(context.Context) error {
+	checks := map[string]func(context.Context) error{"store": r.checkStore}
+	for region, token := range r.tokens {
+		checks["token "+region] = token.Check
+	}
+	return checks
+}
+
+// checkStore reads from the store.
+func (r *rooms) checkStore(ctx context.Context) error {
+	return r.store.View(ctx, func(reader store.Reader) error {
+		_, _, err := reader.Get("system/vault")
+		return err
+	})
+}
+
+// joinClose closes something and adds its error to one that came before.
+func joinClose(err error, closeIt func() error) error { return errors.Join(err, closeIt()) }

@@ -1,0 +1,178 @@
+package kms
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"hsmkms/hsm"
+	"hsmkms/store"
+)
+
+// The service's own keys on the token are recorded in the store under:
+//
+//	system/vault             vaultRecord: the key that seals the service's secrets
+//	system/domain/<region>   hsm.KeyRef: the key under which the Region's wrapped key material lies
+const (
+	systemPrefix = "system/"
+	vaultKey     = systemPrefix + "vault"
+	domainPrefix = systemPrefix + "domain/"
+)
+
+// ErrNotInitialized says that a store has no record of the service's own keys: `hsmkms init` makes them.
+var ErrNotInitialized = errors.New("not initialised: run `hsmkms init` first")
+
+type vaultRecord struct {
+	Region string     `json:"region"`
+	Key    hsm.KeyRef `json:"key"`
+}
+
+// InitVault makes the vault's key on the token of a Region, unless there is one.
+func InitVault(ctx context.Context, st store.Store, region string, token hsm.Token) error {
+	return initKey(ctx, st, vaultKey, token, hsm.KeyRequest{Kind: hsm.AES256, Label: vaultKey}, func(ref hsm.KeyRef) any {
+		return vaultRecord{Region: region, Key: ref}
+	})
+}
+
+// OpenVault gives the vault. It fails with ErrNotInitialized, or when the Region of its key is not among tokens.
+func OpenVault(ctx context.Context, st store.Store, tokens map[string]hsm.Token) (hsm.Vault, error) {
+	var record vaultRecord
+	if err := loadSystem(ctx, st, vaultKey, &record); err != nil {
+		return hsm.Vault{}, fmt.Errorf("opening vault: %w", err)
+	}
+	token, ok := tokens[record.Region]
+	if !ok {
+		return hsm.Vault{}, fmt.Errorf("opening vault: its key is on the token of Region %s, which is not configured", record.Region)
+	}
+	return hsm.Vault{Token: token, Key: record.Key}, nil
+}
+
+// InitDomain makes the Region's wrapping key on its token, unless there is one.
+func InitDomain(ctx context.Context, st store.Store, region string, token hsm.Token) error {
+	request := hsm.KeyRequest{Kind: hsm.AES256Wrap, Label: domainPrefix + region}
+	return initKey(ctx, st, domainPrefix+region, token, request, func(ref hsm.KeyRef) any { return ref })
+}
+
+// Domain gives the name of the Region's wrapping key, for Region.WrapUnder. It fails with ErrNotInitialized.
+func Domain(ctx context.Context, st store.Store, region string) (hsm.KeyID, error) {
+	var ref hsm.KeyRef
+	if err := loadSystem(ctx, st, domainPrefix+region, &ref); err != nil {
+		return "", fmt.Errorf("finding the wrapping key of Region %s: %w", region, err)
+	}
+	return ref.ID, nil
+}
+
+// initKey makes a key and its record. A crash in between leaves an orphan on the token.
+func initKey(ctx context.Context, st store.Store, key string, token hsm.Token, request hsm.KeyRequest, record func(hsm.KeyRef) any) error {
+	err := loadSystem(ctx, st, key, &json.RawMessage{})
+	if !errors.Is(err, ErrNotInitialized) {
+		return err
+	}
+	ref, err := token.GenerateKey(ctx, request)
+	if err != nil {
+		return fmt.Errorf("making %s: %w", request.Label, err)
+	}
+	return st.Update(ctx, func(t store.Txn) error { return (&recorder{Txn: t}).put(key, record(ref)) })
+}
+
+func loadSystem(ctx context.Context, st store.Store, key string, record any) error {
+	return st.View(ctx, func(r store.Reader) error {
+		found, err := readSystem(r, key, record)
+		if err == nil && !found {
+			return ErrNotInitialized
+		}
+		return err
+	})
+}
+
+func readSystem(r store.Reader, key string, record any) (bool, error) {
+	value, found, err := r.Get(key)
+	if err != nil || !found {
+		return false, err
+	}
+	return true, json.Unmarshal(value, record)
+}
+
+// Stocktaking is the difference between a token's objects and the store's records.
+type Stocktaking struct {
+	// Orphans are objects of the token that no record names, left by a crash or made by another server. They are never
+	// destroyed by themselves.
+	Orphans []hsm.Object
+	// Missing are the ids of keys, and the records of the service's own keys, whose object is not on the token.
+	Missing []string
+}
+
+// Stocktake compares the token of a Region with the store. It reads every key's record.
+func (s *Service) Stocktake(ctx context.Context, region string) (Stocktaking, error) {
+	// The token first: an object that is made meanwhile must not be taken for an orphan.
+	objects, err := s.cfg.Regions[region].Token.Objects(ctx)
+	if err != nil {
+		return Stocktaking{}, fmt.Errorf("listing the token's objects: %w", err)
+	}
+	owners, err := s.owners(ctx, region)
+	if err != nil {
+		return Stocktaking{}, fmt.Errorf("listing keys: %w", err)
+	}
+	var found Stocktaking
+	on := make(map[hsm.KeyID]bool, len(objects))
+	for _, object := range objects {
+		on[object.ID] = true
+		if _, known := owners[object.ID]; !known {
+			found.Orphans = append(found.Orphans, object)
+		}
+	}
+	for id, owner := range owners {
+		if !on[id] {
+			found.Missing = append(found.Missing, owner)
+		}
+	}
+	return found, nil
+}
+
+// owners gives, for every token object that the store knows in a Region, the id of its key or its system record.
+func (s *Service) owners(ctx context.Context, region string) (map[hsm.KeyID]string, error) {
+	var owners map[hsm.KeyID]string
+	err := s.cfg.Store.View(ctx, func(r store.Reader) (err error) {
+		owners, err = systemOwners(r, region)
+		if err != nil {
+			return err
+		}
+		var bad error
+		err = r.Scan(keyRecord(region, ""), "", func(_ string, value []byte) bool {
+			var key *Key
+			if key, bad = decode[Key](value); bad == nil {
+				key.own(owners)
+			}
+			return bad == nil
+		})
+		return errors.Join(err, bad)
+	})
+	return owners, err
+}
+
+func systemOwners(r store.Reader, region string) (map[hsm.KeyID]string, error) {
+	var vault vaultRecord
+	var domain hsm.KeyRef
+	owners := map[hsm.KeyID]string{}
+	if found, err := readSystem(r, vaultKey, &vault); err != nil {
+		return nil, err
+	} else if found && vault.Region == region {
+		owners[vault.Key.ID] = vaultKey
+	}
+	if found, err := readSystem(r, domainPrefix+region, &domain); err != nil {
+		return nil, err
+	} else if found {
+		owners[domain.ID] = domainPrefix + region
+	}
+	return owners, nil
+}
+
+// own enters the token objects of the key.
+func (k *Key) own(owners map[hsm.KeyID]string) {
+	for _, m := range k.Materials {
+		if len(m.Ref.Wrapped) == 0 {
+			owners[m.Ref.ID] = k.ID
+		}
+	}
+}

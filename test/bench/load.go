@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"golang.org/x/sync/errgroup"
+)
+
+// target is a server under load.
+type target struct {
+	url         string
+	credentials aws.Credentials
+	keys        [2]string
+}
+
+func newTarget(url, id, secret string) *target {
+	return &target{url: url, credentials: aws.Credentials{AccessKeyID: id, SecretAccessKey: secret}}
+}
+
+// request makes a signed request of an operation.
+func (t *target) request(ctx context.Context, op string, body []byte) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url+"/", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	r.Header.Set("X-Amz-Target", "TrentService."+op)
+	digest := sha256.Sum256(body)
+	err = v4.NewSigner().SignHTTP(ctx, t.credentials, r, hex.EncodeToString(digest[:]), "kms", "us-east-1", time.Now())
+	return r, err
+}
+
+// call makes one request and reads the answer.
+func (t *target) call(ctx context.Context, op string, in map[string]any) (map[string]any, error) {
+	r, err := t.request(ctx, op, mustJSON(in))
+	if err != nil {
+		return nil, err
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	out := map[string]any{}
+	if err := json.NewDecoder(answer.Body).Decode(&out); err != nil {
+		return nil, err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %v", answer.Status, out)
+	}
+	return out, nil
+}
+
+// prepare makes two keys, at the first call.
+func (t *target) prepare(ctx context.Context) error {
+	for i := range t.keys {
+		if t.keys[i] != "" {
+			continue
+		}
+		out, err := t.call(ctx, "CreateKey", map[string]any{})
+		if err != nil {
+			return err
+		}
+		t.keys[i], _ = out["KeyMetadata"].(map[string]any)["KeyId"].(string)
+	}
+	return nil
+}
+
+// bodies makes n requests' bodies of an operation, each with a plaintext of its own.
+func (t *target) bodies(ctx context.Context, op string, n, payload int) ([][]byte, error) {
+	if err := t.prepare(ctx); err != nil {
+		return nil, err
+	}
+	encryptionContext := map[string]string{"purpose": "bench", "tenant": "blue"}
+	var all [][]byte
+	for range n {
+		plaintext := make([]byte, payload)
+		_, _ = rand.Read(plaintext) // never fails
+		encrypt := map[string]any{"KeyId": t.keys[0], "Plaintext": plaintext, "EncryptionContext": encryptionContext}
+		body := encrypt
+		switch op {
+		case "GenerateDataKey":
+			body = map[string]any{"KeyId": t.keys[0], "KeySpec": "AES_256", "EncryptionContext": encryptionContext}
+		case "Decrypt", "ReEncrypt":
+			out, err := t.call(ctx, "Encrypt", encrypt)
+			if err != nil {
+				return nil, err
+			}
+			body = map[string]any{"CiphertextBlob": out["CiphertextBlob"], "EncryptionContext": encryptionContext}
+			if op == "ReEncrypt" {
+				body = map[string]any{"CiphertextBlob": out["CiphertextBlob"], "SourceEncryptionContext": encryptionContext,
+					"DestinationKeyId": t.keys[1], "DestinationEncryptionContext": encryptionContext}
+			}
+		}
+		all = append(all, mustJSON(body))
+	}
+	return all, nil
+}
+
+// sign makes of the bodies requests as bytes of the wire. They are good for five minutes.
+func (t *target) sign(ctx context.Context, op string, bodies [][]byte) ([][]byte, error) {
+	var all [][]byte
+	for _, body := range bodies {
+		r, err := t.request(ctx, op, body)
+		if err != nil {
+			return nil, err
+		}
+		var wire bytes.Buffer
+		if err := r.Write(&wire); err != nil {
+			return nil, err
+		}
+		all = append(all, wire.Bytes())
+	}
+	return all, nil
+}
+
+// result is one round.
+type result struct {
+	rate     float64
+	p50, p99 time.Duration
+}
+
+// round drives the target with signed requests over the connections, each sending its next request when it has the
+// answer to the last. The client writes bytes made before and reads no more of an answer than it must, so that the
+// machine's two cores work for the servers as much as they can.
+func (t *target) round(ctx context.Context, o options, op string, bodies [][]byte) (result, error) {
+	wires, err := t.sign(ctx, op, bodies)
+	if err != nil {
+		return result{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.round)
+	defer cancel()
+	latencies := make([][]time.Duration, o.connections)
+	var group errgroup.Group
+	start := time.Now()
+	for i := range o.connections {
+		group.Go(func() error {
+			var err error
+			latencies[i], err = t.connection(ctx, wires, i)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return result{}, err
+	}
+	took := time.Since(start)
+	all := slices.Concat(latencies...)
+	slices.Sort(all)
+	if len(all) == 0 {
+		return result{}, fmt.Errorf("no request was answered")
+	}
+	return result{rate: float64(len(all)) / took.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
+}
+
+func (t *target) connection(ctx context.Context, wires [][]byte, first int) ([]time.Duration, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(t.url, "http://"))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	reader := bufio.NewReader(conn)
+	latencies := make([]time.Duration, 0, 1<<16)
+	for i := first; ctx.Err() == nil; i++ {
+		start := time.Now()
+		if _, err := conn.Write(wires[i%len(wires)]); err != nil {
+			return nil, err
+		}
+		if err := readAnswer(reader); err != nil {
+			return nil, err
+		}
+		latencies = append(latencies, time.Since(start))
+	}
+	return latencies, nil
+}
+
+// readAnswer reads one answer and fails unless its status is 200.
+func readAnswer(r *bufio.Reader) error {
+	status, err := r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	ok := bytes.HasPrefix(status, []byte("HTTP/1.1 200"))
+	length := -1
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			break
+		}
+		if value, found := bytes.CutPrefix(line, []byte("Content-Length: ")); found {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return err
+			}
+		}
+	}
+	if ok {
+		_, err = r.Discard(length)
+		return err
+	}
+	body, _ := io.ReadAll(io.LimitReader(r, int64(length)))
+	return fmt.Errorf("an answer other than 200: %s", body)
+}
+
+// compare runs the rounds of one operation on both servers in turns and gives a row of the table.
+func (s *servers) compare(ctx context.Context, op string) (string, error) {
+	var floor, ours []result
+	var ratios []float64
+	floorBodies, err := s.floor.bodies(ctx, op, 256, s.o.payload)
+	if err != nil {
+		return "", fmt.Errorf("floor: %w", err)
+	}
+	ourBodies, err := s.hsmkms.bodies(ctx, op, 256, s.o.payload)
+	if err != nil {
+		return "", err
+	}
+	for i := range s.o.rounds + 1 {
+		f, err := s.floor.round(ctx, s.o, op, floorBodies)
+		if err != nil {
+			return "", fmt.Errorf("floor: %w", err)
+		}
+		h, err := s.hsmkms.round(ctx, s.o, op, ourBodies)
+		if err != nil {
+			return "", err
+		}
+		if i == 0 {
+			continue // warm up
+		}
+		floor, ours, ratios = append(floor, f), append(ours, h), append(ratios, h.rate/f.rate)
+	}
+	f, h := median(floor), median(ours)
+	slices.Sort(ratios)
+	return fmt.Sprintf("%-16s %10.0f %7d %7d %10.0f %7d %7d %8.2f  (%.2f to %.2f)", op, f.rate, f.p50.Microseconds(), f.p99.Microseconds(),
+		h.rate, h.p50.Microseconds(), h.p99.Microseconds(), ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1]), nil
+}
+
+// median gives the round with the median rate.
+func median(rounds []result) result {
+	slices.SortFunc(rounds, func(a, b result) int { return int(a.rate - b.rate) })
+	return rounds[len(rounds)/2]
+}

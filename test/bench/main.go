@@ -1,0 +1,78 @@
+// Command bench measures the server beside a floor. The server runs as its users run it: a process on loopback, with
+// signatures, authorization, store, metrics and log. The floor is a bare net/http handler in another process that
+// decodes the same requests, makes the same token calls on the same kind of session pool and encodes the answers, and
+// does nothing else. Both are driven in turns, round by round, so that what else the machine does hits both alike;
+// only the ratio means much on a shared machine.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+)
+
+type options struct {
+	round       time.Duration
+	rounds      int
+	connections int
+	payload     int
+	home        string
+	sessions    int
+	profile     string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	run := bench
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "floor" {
+		run, args = serveFloor, args[1:]
+	}
+	if err := run(ctx, parse(args)); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) options {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ExitOnError)
+	flags.DurationVar(&o.round, "round", 2*time.Second, "length of one round of one operation on one server")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds of each operation on each server")
+	flags.IntVar(&o.connections, "connections", 32, "connections that send requests without a pause")
+	flags.IntVar(&o.payload, "payload", 64, "bytes of plaintext")
+	flags.StringVar(&o.home, "home", "token", "home of the keys: token or wrapped")
+	flags.IntVar(&o.sessions, "sessions", 0, "sessions on the token, for both; 0 is what the softhsm profile says")
+	flags.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the load generator to this file")
+	_ = flags.Parse(args) // exits on failure
+	return o
+}
+
+// bench runs all operations and prints the table.
+func bench(ctx context.Context, o options) error {
+	servers, err := start(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer servers.stop()
+	stopProfile, err := profile(o.profile)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
+	fmt.Printf("%d connections, %d rounds of %v each, %d bytes of plaintext, home %s\n", o.connections, o.rounds, o.round, o.payload, o.home)
+	fmt.Printf("%-16s %26s %26s %8s  %s\n", "", "floor", "hsmkms", "ratio", "(worst and best round)")
+	fmt.Printf("%-16s %10s %7s %7s %10s %7s %7s\n", "operation", "op/s", "p50 us", "p99 us", "op/s", "p50 us", "p99 us")
+	for _, op := range []string{"Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey"} {
+		row, err := servers.compare(ctx, op)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		fmt.Println(row)
+	}
+	return nil
+}

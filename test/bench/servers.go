@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// servers are the two processes and what is needed to speak to them.
+type servers struct {
+	o       options
+	dir     string
+	running []*exec.Cmd
+	hsmkms  *target
+	floor   *target
+}
+
+// start makes a token and a server in a temporary folder, and the floor in another.
+func start(ctx context.Context, o options) (_ *servers, err error) {
+	s := &servers{o: o}
+	if s.dir, err = os.MkdirTemp("", "hsmkms-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
+	if s.hsmkms, err = s.startServer(ctx); err != nil {
+		return nil, err
+	}
+	s.floor, err = s.startFloor(ctx)
+	return s, err
+}
+
+// stop ends the processes that were started and removes the folder.
+func (s *servers) stop() {
+	for _, cmd := range s.running {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	}
+	_ = os.RemoveAll(s.dir)
+}
+
+// startServer runs the development server, as `make run` does, with its log in a file.
+func (s *servers) startServer(ctx context.Context) (*target, error) {
+	dir := filepath.Join(s.dir, "dev")
+	if out, err := exec.CommandContext(ctx, "make", "build").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building: %w: %s", err, out)
+	}
+	log, err := os.Create(filepath.Join(s.dir, "server.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command("softhsm-config/run-dev.sh")
+	cmd.Env = append(os.Environ(), "DEV_DIR="+dir, "LISTEN=127.0.0.1:0", "LISTEN_ADMIN=127.0.0.1:0", "KEY_HOME="+s.o.home,
+		fmt.Sprintf("TOKEN_SESSIONS=%d", s.o.sessions))
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.running = append(s.running, cmd)
+	env, err := waitForEnv(ctx, filepath.Join(dir, "aws.env"))
+	if err != nil {
+		text, _ := os.ReadFile(log.Name())
+		return nil, fmt.Errorf("starting server: %w: %s", err, text)
+	}
+	return newTarget(env["AWS_ENDPOINT_URL_KMS"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]), nil
+}
+
+// waitForEnv reads the export lines that the server writes when it answers.
+func waitForEnv(ctx context.Context, path string) (map[string]string, error) {
+	for range 600 {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			env := map[string]string{}
+			for line := range strings.Lines(string(text)) {
+				name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "export ")), "=")
+				env[name] = value
+			}
+			return env, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil, errors.New("the server did not answer within 30 seconds")
+}
+
+// startFloor runs the floor, which prints its address when it answers.
+func (s *servers) startFloor(ctx context.Context) (*target, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "floor", "-home", s.o.home, fmt.Sprintf("-sessions=%d", s.o.sessions))
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s.running = append(s.running, cmd)
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("starting floor: %w", err)
+	}
+	return newTarget("http://"+strings.TrimSpace(address), "AKIAFLOORFLOORFLOOR0", "floor"), nil
+}
+
+// profile starts a CPU profile of this process if path is set.
+func profile(path string) (stop func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); _ = file.Close() }, nil
+}
+
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // maps of strings and bytes can always be encoded
+	}
+	return b
+}
