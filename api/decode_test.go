@@ -191,8 +191,8 @@ func TestSerialization(t *testing.T) {
 func requireError(t *testing.T, err error, want kms.ErrorType, text string) {
 	t.Helper()
 	require.Error(t, err)
-	e, ok := err.(*kms.Error)
-	require.True(t, ok, "%T is no *kms.Error", err)
+	var e *kms.Error
+	require.ErrorAs(t, err, &e)
 	require.Equal(t, want, e.Type)
 	require.Equal(t, text, e.Message)
 }
@@ -319,7 +319,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		first, second := reflect.New(d.input), reflect.New(d.input)
 		if err := d.decode(body, first.Interface()); err != nil {
-			require.IsType(t, &kms.Error{}, err)
+			require.ErrorAs(t, err, new(*kms.Error))
 			require.True(t, first.Elem().IsZero())
 			return
 		}

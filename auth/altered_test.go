@@ -159,7 +159,7 @@ func TestContentSha256MustBeTheHash(t *testing.T) {
 	stamp, scope := "20260101T000500Z", "20260101/us-east-1/kms/aws4_request"
 	canonical := "POST\n/\n\nhost:h\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:" + stamp +
 		"\n\nhost;x-amz-content-sha256;x-amz-date\nUNSIGNED-PAYLOAD"
-	r := &http.Request{Method: "POST", URL: &url.URL{Path: "/"}, Host: "h", Header: http.Header{
+	r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Host: "h", Header: http.Header{
 		"X-Amz-Content-Sha256": {"UNSIGNED-PAYLOAD"},
 		"X-Amz-Date":           {stamp},
 		"Authorization": {"AWS4-HMAC-SHA256 Credential=" + testKeyID + "/" + scope +

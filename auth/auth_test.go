@@ -305,7 +305,7 @@ func TestVerifyTellsInternalFailures(t *testing.T) {
 			signing{}.sign(t, r, []byte(testBody))
 			identity, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody))
 			require.Error(t, err)
-			require.False(t, errors.As(err, new(*Error)), "an internal failure is not the client's")
+			require.NotErrorAs(t, err, new(*Error), "an internal failure is not the client's")
 			if tt.is != nil {
 				require.ErrorIs(t, err, tt.is)
 			}

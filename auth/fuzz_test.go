@@ -88,7 +88,7 @@ func FuzzAuthorization(f *testing.F) {
 		}
 		header["Date"] = []string{date}
 		received := &http.Request{
-			Method: "POST", URL: &url.URL{Path: path, RawQuery: query}, Host: r.Host, Header: header,
+			Method: http.MethodPost, URL: &url.URL{Path: path, RawQuery: query}, Host: r.Host, Header: header,
 			ContentLength: int64(len(testBody)),
 		}
 		identity, err := v.Verify(t.Context(), received, []byte(testBody))

@@ -119,8 +119,7 @@ func dryRun() error {
 // matter and must be dealt with before.
 func tokenError(err error) error {
 	var shown *Error
-	switch {
-	case err == nil || errors.As(err, &shown):
+	if err == nil || errors.As(err, &shown) {
 		return err
 	}
 	switch hsm.ClassOf(err) {

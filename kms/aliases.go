@@ -97,11 +97,15 @@ func (s *Service) DeleteAlias(ctx context.Context, r *Request, in *DeleteAliasIn
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
-	return s.changeAlias(ctx, r, in.AliasName, func(_ *recorder, old *Alias) (*Alias, error) {
+	return s.changeAlias(ctx, r, in.AliasName, func(t *recorder, old *Alias) (*Alias, error) {
 		if old == nil {
 			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, in.AliasName))
 		}
-		return nil, nil
+		key, err := t.key(r.Region, old.KeyID)
+		if err != nil || key == nil { // the alias of a key that is gone may go too
+			return nil, err
+		}
+		return nil, s.permit(r, actionDeleteAlias, key)
 	})
 }
 

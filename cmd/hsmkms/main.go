@@ -14,13 +14,17 @@ import (
 // version is set by the Makefile.
 var version = "unknown"
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run gives the exit status.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "hsmkms:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func root() *cobra.Command {

@@ -95,7 +95,7 @@ func Marshal(blob Blob) ([]byte, error) {
 		return nil, ErrMalformed
 	}
 	b := make([]byte, 0, headerSize+IVSize+len(blob.Data))
-	b, err := blob.Header.append(b)
+	b, err := blob.append(b)
 	if err != nil {
 		return nil, err
 	}

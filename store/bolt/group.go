@@ -165,7 +165,7 @@ func (s *Store) commit(tx *bbolt.Tx) error {
 		known = true
 		return fmt.Errorf("committing: %w", err)
 	}
-	return fmt.Errorf("%w: %v", store.ErrUncertain, err)
+	return fmt.Errorf("%w: %w", store.ErrUncertain, err)
 }
 
 // lastCommit returns the ID of the last transaction whose root is in the file.

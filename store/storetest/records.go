@@ -35,7 +35,7 @@ func testGetPutDelete(t *testing.T, s store.Store) {
 		require.Equal(t, "absent", get(t, tx, "a"))
 		putIn(t, tx, "a=1", "empty=", "gone=1", "back=1")
 		require.Equal(t, "1", get(t, tx, "a"))
-		require.Equal(t, "", get(t, tx, "empty"), "an empty value is a value")
+		require.Empty(t, get(t, tx, "empty"), "an empty value is a value")
 		require.NoError(t, tx.Delete("gone"))
 		require.Equal(t, "absent", get(t, tx, "gone"))
 		require.NoError(t, tx.Delete("back"))
@@ -46,7 +46,7 @@ func testGetPutDelete(t *testing.T, s store.Store) {
 	require.Equal(t, []string{"a=1", "back=2", "empty="}, dump(t, s))
 
 	update(t, s, func(tx store.Txn) {
-		require.Equal(t, "", get(t, tx, "empty"))
+		require.Empty(t, get(t, tx, "empty"))
 		putIn(t, tx, "a=2")
 		require.NoError(t, tx.Put("nil", nil))
 		require.NoError(t, tx.Delete("back"))
@@ -55,7 +55,7 @@ func testGetPutDelete(t *testing.T, s store.Store) {
 	require.Equal(t, []string{"a=2", "empty=", "nil="}, dump(t, s))
 	view(t, s, func(r store.Reader) {
 		require.Equal(t, "2", get(t, r, "a"))
-		require.Equal(t, "", get(t, r, "nil"))
+		require.Empty(t, get(t, r, "nil"))
 		for _, absent := range []string{"", "back", "aa", "zzz", strings.Repeat("a", store.MaxKey+1)} {
 			require.Equal(t, "absent", get(t, r, absent))
 		}
@@ -123,7 +123,7 @@ func testTxnSize(t *testing.T, s store.Store) {
 		require.NoError(t, tx.Put("b", half))
 		require.ErrorIs(t, tx.Put("c", nil), store.ErrTxnSize)
 		require.ErrorIs(t, tx.Delete("c"), store.ErrTxnSize)
-		require.ErrorIs(t, tx.Put("a", append(half, 0)), store.ErrTxnSize)
+		require.ErrorIs(t, tx.Put("a", make([]byte, len(half)+1)), store.ErrTxnSize)
 		require.NoError(t, tx.Delete("b"), "frees the bytes of its value")
 		require.NoError(t, tx.Put("c", half[1:]))
 	})

@@ -24,18 +24,21 @@ type options struct {
 	profile     string
 }
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	run := bench
+	command := bench
 	args := os.Args[1:]
 	if len(args) > 0 && args[0] == "floor" {
-		run, args = serveFloor, args[1:]
+		command, args = serveFloor, args[1:]
 	}
-	if err := run(ctx, parse(args)); err != nil {
+	if err := command(ctx, parse(args)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func parse(args []string) options {

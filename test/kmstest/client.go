@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -68,7 +67,7 @@ func (s *Server) Decrypt(t testing.TB, blob []byte, encryptionContext map[string
 func RequireError(t testing.TB, err error, code, message string) {
 	t.Helper()
 	var failure smithy.APIError
-	require.True(t, errors.As(err, &failure), "not an AWS error: %v", err)
+	require.ErrorAs(t, err, &failure)
 	require.Equal(t, code, failure.ErrorCode())
 	require.Equal(t, message, failure.ErrorMessage())
 }
