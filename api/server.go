@@ -91,8 +91,13 @@ func NewServer(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
+// ServeHTTP implements http.Handler. It asks the router for the handler instead of letting it serve: that would clone the
+// request twice to keep route variables in its context, and there are none.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var match mux.RouteMatch
+	s.router.Match(r, &match) // always finds one of the three handlers of NewServer
+	match.Handler.ServeHTTP(w, r)
+}
 
 // exchange is one request and what became of it.
 type exchange struct {
