@@ -15,8 +15,9 @@ build: deps
 deps:
 	@softhsm-config/install-deps.sh
 
+# -count=1, because the cache of results does not see what the tests build and run as processes.
 test: deps
-	CGO_ENABLED=1 go test -race -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -count=1 -timeout 20m ./...
 
 lint:
 	gofmt -l . | tee /dev/stderr | wc -l | grep -qx 0

@@ -19,6 +19,7 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -114,6 +115,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	in, out := getBuffer(), getBuffer()
 	defer putBuffer(in)
 	defer putBuffer(out)
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody) // ends the connection of who sends more
 	x.err = s.process(r, x, in, out)
 	s.answer(w, x, out)
 }
@@ -185,22 +187,27 @@ func acceptable(header string) bool {
 	return err == nil && (media == contentType || media == "application/x-amz-json-1.0")
 }
 
-// readBody reads the body of a request within the limit.
+// readBody reads the body of a request, which has its limit from handle.
 func readBody(r *http.Request, in *bytes.Buffer) error {
 	if r.ContentLength > maxBody {
-		return kms.Errorf(kms.RequestEntityTooLarge, "The request body is larger than %d bytes.", maxBody)
+		return tooLarge()
 	}
 	if r.ContentLength > 0 {
 		in.Grow(int(r.ContentLength) + bytes.MinRead) // once, for what growing leaves behind is not wiped
 	}
-	n, err := in.ReadFrom(io.LimitReader(r.Body, maxBody+1))
+	_, err := in.ReadFrom(r.Body)
+	var beyond *http.MaxBytesError
+	if errors.As(err, &beyond) {
+		return tooLarge()
+	}
 	if err != nil {
 		return &kms.Error{Type: kms.Serialization, Cause: fmt.Errorf("reading body: %w", err)}
 	}
-	if n > maxBody {
-		return kms.Errorf(kms.RequestEntityTooLarge, "The request body is larger than %d bytes.", maxBody)
-	}
 	return nil
+}
+
+func tooLarge() error {
+	return kms.Errorf(kms.RequestEntityTooLarge, "The request body is larger than %d bytes.", maxBody)
 }
 
 // encode writes the output of an operation and wipes what of it was plaintext. Empty output is an empty body.
@@ -230,6 +237,7 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange, out *bytes.Buffer) {
 	header := w.Header()
 	header["X-Amzn-Requestid"] = []string{x.request.ID}
 	header["Content-Type"] = []string{contentType}
+	header["Content-Length"] = []string{strconv.Itoa(out.Len())}
 	w.WriteHeader(status)
 	sent, err := w.Write(out.Bytes())
 	x.sent = sent

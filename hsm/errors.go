@@ -48,7 +48,10 @@ type Error struct {
 func (e *Error) Error() string {
 	text := "token: " + string(e.Class)
 	if e.Function != "" {
-		text = fmt.Sprintf("%s: %s returned 0x%x", text, e.Function, e.Code)
+		text += ": " + e.Function
+	}
+	if e.Code != 0 {
+		text += fmt.Sprintf(" returned 0x%x", e.Code)
 	}
 	if e.Cause != nil {
 		text += ": " + e.Cause.Error()

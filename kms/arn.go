@@ -22,7 +22,7 @@ func parseKeyName(r *Request, text string) (keyName, error) {
 	resource, isARN := text, strings.HasPrefix(text, "arn:")
 	if isARN {
 		parts := strings.SplitN(text, ":", 6)
-		if len(parts) != 6 || parts[1] == "" || parts[2] != "kms" || !isAccount(parts[4]) {
+		if len(parts) != 6 || parts[1] != "aws" || parts[2] != "kms" || !isAccount(parts[4]) {
 			return name, Errorf(InvalidArn, "Invalid arn %s", text)
 		}
 		name.region, name.account = parts[3], parts[4]

@@ -161,12 +161,14 @@ func checkTags(tags []Tag) error {
 	return nil
 }
 
-// checkPolicy refuses what is not a JSON object with statements. Policies are kept; they are not evaluated yet.
+// checkPolicy refuses what is not a JSON object with one statement or a list of them. Policies are kept; they are not
+// evaluated yet.
 func checkPolicy(text string) error {
 	var document struct {
 		Statement json.RawMessage
 	}
-	if err := json.Unmarshal([]byte(text), &document); err != nil || len(document.Statement) == 0 {
+	err := json.Unmarshal([]byte(text), &document)
+	if statement := document.Statement; err != nil || len(statement) == 0 || statement[0] != '{' && statement[0] != '[' {
 		return Errorf(MalformedPolicyDocument, "The policy is not a JSON policy document.")
 	}
 	return nil

@@ -1,9 +1,6 @@
 package kms
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // GenerateDataKeyInput is the input of GenerateDataKey.
 type GenerateDataKeyInput struct {
@@ -31,11 +28,15 @@ func (s *Service) GenerateDataKey(ctx context.Context, r *Request, in *GenerateD
 	if err := checkRecipient(in.Recipient); err != nil {
 		return nil, err
 	}
+	size, err := dataKeySize(in.KeySpec, in.NumberOfBytes)
+	if err != nil {
+		return nil, err
+	}
 	to, err := s.destination(ctx, r, actionGenerateDataKey, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens})
 	if err != nil {
 		return nil, err
 	}
-	plaintext, blob, err := to.dataKey(ctx, in.KeySpec, in.NumberOfBytes, in.DryRun)
+	plaintext, blob, err := to.dataKey(ctx, size, in.DryRun)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +62,15 @@ type GenerateDataKeyWithoutPlaintextOutput struct {
 
 // GenerateDataKeyWithoutPlaintext is GenerateDataKey for a key that is needed later: the plaintext is wiped.
 func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, r *Request, in *GenerateDataKeyWithoutPlaintextInput) (*GenerateDataKeyWithoutPlaintextOutput, error) {
+	size, err := dataKeySize(in.KeySpec, in.NumberOfBytes)
+	if err != nil {
+		return nil, err
+	}
 	to, err := s.destination(ctx, r, actionGenerateDataKeyBlind, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens})
 	if err != nil {
 		return nil, err
 	}
-	plaintext, blob, err := to.dataKey(ctx, in.KeySpec, in.NumberOfBytes, in.DryRun)
+	plaintext, blob, err := to.dataKey(ctx, size, in.DryRun)
 	clear(plaintext)
 	if err != nil {
 		return nil, err
@@ -76,23 +81,25 @@ func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, r *Reques
 // dataKeySizes are the lengths of the DataKeySpecs in bytes.
 var dataKeySizes = map[string]int{"AES_128": 16, "AES_256": 32}
 
-// dataKey makes a data key and encrypts it. The caller wipes the plaintext.
-func (d *destination) dataKey(ctx context.Context, spec string, bytes *int32, dry bool) (plaintext, blob []byte, err error) {
+// dataKeySize gives the length of the data key that a request asks for, in one of two ways.
+func dataKeySize(spec string, bytes *int32) (int, error) {
 	if (spec == "") == (bytes == nil) {
-		return nil, nil, Errorf(Validation, "Please specify either number of bytes or key spec.")
+		return 0, Errorf(Validation, "Please specify either number of bytes or key spec.")
 	}
-	size := dataKeySizes[spec]
 	if bytes != nil {
-		size = int(*bytes)
+		return int(*bytes), nil
 	}
-	if size < 1 {
-		return nil, nil, fmt.Errorf("data key of %d bytes", size)
-	}
+	return dataKeySizes[spec], nil
+}
+
+// dataKey makes a data key and encrypts it. The caller wipes the plaintext.
+func (d *destination) dataKey(ctx context.Context, size int, dry bool) (plaintext, blob []byte, err error) {
 	if dry {
 		return nil, nil, dryRun()
 	}
 	plaintext = make([]byte, size)
 	if err := d.region.Token.Random(ctx, plaintext); err != nil {
+		clear(plaintext)
 		return nil, nil, tokenError(err)
 	}
 	if blob, err = d.seal(ctx, plaintext); err != nil {
@@ -132,6 +139,7 @@ func (s *Service) GenerateRandom(ctx context.Context, r *Request, in *GenerateRa
 	}
 	plaintext := make([]byte, *in.NumberOfBytes)
 	if err := region.Token.Random(ctx, plaintext); err != nil {
+		clear(plaintext)
 		return nil, tokenError(err)
 	}
 	return &GenerateRandomOutput{Plaintext: plaintext}, nil

@@ -26,9 +26,10 @@ func newPage(limit *int32, usual int, marker, prefix string) (*page, error) {
 	if marker == "" {
 		return p, nil
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(marker)
+	raw, err := base64.RawURLEncoding.DecodeString(marker)
 	after, ok := strings.CutPrefix(string(raw), prefix)
-	if err != nil || !ok || after == "" {
+	// The decoder lets line ends and stray bits pass, which scan never makes.
+	if err != nil || !ok || after == "" || base64.RawURLEncoding.EncodeToString(raw) != marker {
 		return nil, Errorf(InvalidMarker, "The marker is not valid.")
 	}
 	p.after = after

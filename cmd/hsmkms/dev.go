@@ -26,7 +26,7 @@ func (d *devConfig) announce(cfg *config, endpoint string) error {
 	return nil
 }
 
-// retract removes the env file of an earlier run: it must not be there before the server answers.
+// retract removes the env file: it must not be there before the server answers, nor after.
 func (d *devConfig) retract() error {
 	if err := os.Remove(d.EnvFile); err != nil && !os.IsNotExist(err) {
 		return err

@@ -91,7 +91,7 @@ func (r regionConfig) makeToken(module *pkcs11.Module) error {
 
 // initialize makes the service's own keys and the account.
 func initialize(ctx context.Context, cfg *config, account, credentials string) (err error) {
-	rooms, err := openRooms(cfg, nil, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	rooms, err := openRooms(ctx, cfg, nil, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}

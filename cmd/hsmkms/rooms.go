@@ -36,33 +36,49 @@ func openModule(cfg *config, observe observer, log *slog.Logger) (*pkcs11.Module
 }
 
 // openRooms opens the module, the tokens of all Regions and the store. The caller closes them.
-func openRooms(cfg *config, observe observer, log *slog.Logger) (*rooms, error) {
+func openRooms(ctx context.Context, cfg *config, observe observer, log *slog.Logger) (*rooms, error) {
 	module, err := openModule(cfg, observe, log)
 	if err != nil {
 		return nil, err
 	}
 	r := &rooms{module: module, tokens: map[string]hsm.Token{}, pkcs11: map[string]*pkcs11.Token{}}
-	if err := r.open(cfg); err != nil {
+	if err := r.open(ctx, cfg, log); err != nil {
 		return nil, joinClose(err, r.close)
 	}
 	return r, nil
 }
 
-func (r *rooms) open(cfg *config) error {
+// open opens the store first: where another server has it, the tokens are not touched.
+func (r *rooms) open(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
+	if r.store, err = bolt.Open(bolt.Config{Path: cfg.Store.Path}); err != nil {
+		return err
+	}
 	for name, region := range cfg.Regions {
-		tokenConfig, err := region.tokenConfig()
-		if err != nil {
-			return err
-		}
-		token, err := r.module.OpenToken(tokenConfig)
+		token, err := r.openToken(ctx, region, log)
 		if err != nil {
 			return fmt.Errorf("region %s: %w", name, err)
 		}
 		r.tokens[name], r.pkcs11[name] = token, token
 	}
-	var err error
-	r.store, err = bolt.Open(bolt.Config{Path: cfg.Store.Path})
-	return err
+	return nil
+}
+
+// openToken looks at what a token truly does, refuses a profile that does not fit, and opens the token.
+func (r *rooms) openToken(ctx context.Context, region regionConfig, log *slog.Logger) (*pkcs11.Token, error) {
+	cfg, err := region.tokenConfig()
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.module.Probe(ctx, cfg, pkcs11.ProbeAES)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("probed token", "label", found.Token.Label, "serial", found.Token.Serial, "ivMode", found.GCM.IV,
+		"maxPlaintext", found.GCM.MaxPlaintext, "wraps", found.Wraps)
+	if found.GCM.IV != cfg.Profile.IV {
+		return nil, fmt.Errorf("the IV mode of token %q is %q, that of profile %q is %q", found.Token.Label, found.GCM.IV, cfg.Profile.Name, cfg.Profile.IV)
+	}
+	return r.module.OpenToken(cfg)
 }
 
 func (r *rooms) close() error {
@@ -71,26 +87,6 @@ func (r *rooms) close() error {
 		err = r.store.Close()
 	}
 	return joinClose(err, r.module.Close)
-}
-
-// probe looks at what the tokens truly do and refuses a profile that does not fit.
-func (r *rooms) probe(ctx context.Context, cfg *config, log *slog.Logger) error {
-	for name, region := range cfg.Regions {
-		tokenConfig, err := region.tokenConfig()
-		if err != nil {
-			return err
-		}
-		found, err := r.module.Probe(ctx, tokenConfig, pkcs11.ProbeAES)
-		if err != nil {
-			return fmt.Errorf("region %s: %w", name, err)
-		}
-		log.Info("probed token", "region", name, "label", found.Token.Label, "serial", found.Token.Serial, "ivMode", found.GCM.IV,
-			"maxPlaintext", found.GCM.MaxPlaintext, "wraps", found.Wraps)
-		if found.GCM.IV != tokenConfig.Profile.IV {
-			return fmt.Errorf("region %s: the token's IV mode is %q, that of profile %q is %q", name, found.GCM.IV, tokenConfig.Profile.Name, tokenConfig.Profile.IV)
-		}
-	}
-	return nil
 }
 
 // ready gives the checks for /readyz.

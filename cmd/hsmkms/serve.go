@@ -51,19 +51,17 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	out := newBufferedLog(os.Stderr, cfg.LogLevel)
 	defer out.close()
 	log := out.Logger
-	if cfg.Dev != nil {
-		if err := cfg.Dev.retract(); err != nil {
-			return err
-		}
-	}
 	metrics := api.NewMetrics()
-	rooms, err := openRooms(cfg, metrics.Token, log)
+	rooms, err := openRooms(ctx, cfg, metrics.Token, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = joinClose(err, rooms.close) }()
-	if err := rooms.probe(ctx, cfg, log); err != nil {
-		return err
+	if cfg.Dev != nil { // now that the store shows that no other server has announced itself
+		if err := cfg.Dev.retract(); err != nil {
+			return err
+		}
+		defer func() { err = joinClose(err, cfg.Dev.retract) }()
 	}
 	service, err := openService(ctx, cfg, rooms, log)
 	if err != nil {
@@ -179,16 +177,16 @@ func poolMetrics(metrics *api.Metrics, rooms *rooms) {
 
 // listenAndServe serves both listeners until ctx ends and drains them.
 func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handler, log *slog.Logger) error {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", cfg.Listen)
+	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return err
 	}
-	adminListener, err := config.Listen(ctx, "tcp", cfg.AdminListen)
+	adminListener, err := net.Listen("tcp", cfg.AdminListen)
 	if err != nil {
 		return joinClose(err, listener.Close)
 	}
-	servers := []*http.Server{newHTTPServer(handler, log), newHTTPServer(admin, log)}
+	drained := &drainable{Handler: handler}
+	servers := []*http.Server{newHTTPServer(drained, log), newHTTPServer(admin, log)}
 	failed := make(chan error, len(servers))
 	go func() { failed <- servers[0].Serve(listener) }() // both end with Shutdown
 	go func() { failed <- servers[1].Serve(adminListener) }()
@@ -202,6 +200,8 @@ func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handle
 	case err = <-failed:
 	case <-ctx.Done():
 		log.Info("draining")
+		err = listener.Close()
+		drained.sayLast()
 	}
 	return errors.Join(err, shutdown(servers, cfg.DrainTimeout))
 }
@@ -215,7 +215,9 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		// Otherwise net/http itself would answer OPTIONS *, with success.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
 

@@ -110,12 +110,13 @@ func (f *tokenFlags) print(w io.Writer, answer any) error {
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(answer)
 	}
+	if capabilities, ok := answer.(*pkcs11.Capabilities); ok {
+		return capabilities.WriteTable(w)
+	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	switch a := answer.(type) {
 	case []pkcs11.TokenInfo:
 		printTokens(table, a)
-	case *pkcs11.Capabilities:
-		printCapabilities(table, a)
 	case []pkcs11.Measurement:
 		printMeasurements(table, a)
 	}

@@ -79,23 +79,14 @@ func (s *session) seal(w hsm.Sealing, plaintext []byte) (sealed hsm.Sealed, err 
 
 // withKey runs f with the handle of a key, once more with a handle looked up anew when the token does not know it.
 func (s *session) withKey(ref hsm.KeyRef, f func(*loadedKey) error) error {
-	use := func() error {
+	return s.keys.anew(func() error {
 		key, err := s.keys.acquire(ref)
 		if err != nil {
 			return err
 		}
 		defer s.keys.release(key)
 		return f(key)
-	}
-	err := use()
-	if hsm.ClassOf(err) == hsm.KeyMissing {
-		s.keys.forget(ref.ID)
-		if ref.WrappedBy != "" {
-			s.keys.forget(ref.WrappedBy)
-		}
-		err = use()
-	}
-	return err
+	}, ref.ID, ref.WrappedBy)
 }
 
 // encrypt is one AES-GCM encryption in the token's IV mode.
@@ -104,7 +95,7 @@ func (s *session) encrypt(key *loadedKey, aad hsm.AAD, plaintext []byte) (hsm.Se
 	clear(s.iv)
 	if mode == IVCaller {
 		if _, err := io.ReadFull(s.keys.token.cfg.Rand, s.iv); err != nil {
-			return hsm.Sealed{}, fmt.Errorf("making IV: %w", err)
+			return hsm.Sealed{}, &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("making IV: %w", err)}
 		}
 	}
 	copy(s.aad, aad[:])
@@ -148,10 +139,12 @@ func (s *session) decrypt(key *loadedKey, o hsm.Opening, out []byte) (int, error
 	copy(s.aad, o.AAD[:])
 	start := time.Now()
 	n, function, rv := s.m.direct.decrypt(gcm{session: s.handle, key: key.handle, iv: s.iv, aad: s.aad, in: o.Sealed.Data, out: out})
-	err := s.observe(function, rv, start)
+	took := time.Since(start)
+	err := result(function, rv)
 	if function == "C_Decrypt" && hsm.ClassOf(err) == hsm.Failed {
-		return 0, s.judge(key, rv)
+		err = s.judge(key, rv)
 	}
+	s.m.cfg.Observe(function, hsm.ClassOf(err), took)
 	if err != nil {
 		return 0, err
 	}
@@ -185,9 +178,10 @@ func (s *session) selfTest(key *loadedKey) error {
 	copy(s.iv, sealed.IV[:])
 	clear(s.aad)
 	out := make([]byte, len(sealed.Data))
+	start := time.Now()
 	n, function, rv := s.m.direct.decrypt(gcm{session: s.handle, key: key.handle, iv: s.iv, aad: s.aad, in: sealed.Data, out: out})
-	if rv != 0 {
-		return failure(function, rv)
+	if err := s.observe(function, rv, start); err != nil {
+		return err
 	}
 	if subtle.ConstantTimeCompare(out[:min(n, len(out))], zeros[:]) != 1 {
 		return &hsm.Error{Class: hsm.Failed, Function: function, Cause: errors.New("the token did not decrypt what it encrypted")}

@@ -22,8 +22,8 @@ static int direct_load(const char *path, CK_FUNCTION_LIST **list) {
 }
 
 // direct_gcm runs Init and the operation. *stage counts the steps that succeeded.
-static CK_RV direct_gcm(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, CK_ULONG key, void *iv, CK_ULONG ivLen,
-	void *aad, CK_ULONG aadLen, void *in, CK_ULONG inLen, void *out, CK_ULONG *outLen, int *stage) {
+static CK_RV direct_gcm(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, CK_ULONG key, CK_BYTE *iv, CK_ULONG ivLen,
+	CK_BYTE *aad, CK_ULONG aadLen, CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen, int *stage) {
 	CK_GCM_PARAMS params = {iv, ivLen, ivLen * 8, aad, aadLen, 128};
 	CK_MECHANISM mechanism = {CKM_AES_GCM, &params, sizeof params};
 	CK_RV rv = (decrypting ? f->C_DecryptInit : f->C_EncryptInit)(session, &mechanism, key);
@@ -32,11 +32,11 @@ static CK_RV direct_gcm(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, C
 	return (decrypting ? f->C_Decrypt : f->C_Encrypt)(session, in, inLen, out, outLen);
 }
 
-static CK_RV direct_random(CK_FUNCTION_LIST *f, CK_ULONG session, void *out, CK_ULONG len) {
+static CK_RV direct_random(CK_FUNCTION_LIST *f, CK_ULONG session, CK_BYTE *out, CK_ULONG len) {
 	return f->C_GenerateRandom(session, out, len);
 }
 
-static CK_RV direct_login(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG user, void *pin, CK_ULONG len) {
+static CK_RV direct_login(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG user, CK_BYTE *pin, CK_ULONG len) {
 	return f->C_Login(session, user, pin, len);
 }
 */
@@ -59,7 +59,8 @@ func loadDirect(path string) (direct, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	var d direct
-	switch C.direct_load(name, &d.list) {
+	outcome := C.direct_load(name, &d.list)
+	switch outcome {
 	case 0:
 		return d, nil
 	case 3:
@@ -111,6 +112,8 @@ func (d direct) login(s p11.SessionHandle, user uint, pin []byte) uint {
 	return uint(C.direct_login(d.list, C.CK_ULONG(s), C.CK_ULONG(user), pointer(pin), size(pin)))
 }
 
-func pointer(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
+// pointer gives the bytes a type, for cgo refuses an untyped pointer into memory that holds pointers elsewhere, and a
+// caller's buffer may be a field of such a struct.
+func pointer(b []byte) *C.CK_BYTE { return (*C.CK_BYTE)(unsafe.SliceData(b)) }
 
 func size(b []byte) C.CK_ULONG { return C.CK_ULONG(len(b)) }

@@ -18,6 +18,8 @@ var classes = map[uint]hsm.Class{
 	p11.CKR_DATA_LEN_RANGE:                 hsm.BadInput,
 	p11.CKR_OBJECT_HANDLE_INVALID:          hsm.KeyMissing,
 	p11.CKR_KEY_HANDLE_INVALID:             hsm.KeyMissing,
+	p11.CKR_WRAPPING_KEY_HANDLE_INVALID:    hsm.KeyMissing,
+	p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID:  hsm.KeyMissing,
 	p11.CKR_SESSION_CLOSED:                 hsm.SessionDead,
 	p11.CKR_SESSION_HANDLE_INVALID:         hsm.SessionDead,
 	p11.CKR_OPERATION_ACTIVE:               hsm.SessionDead,
@@ -52,6 +54,14 @@ func failure(function string, rv uint) *hsm.Error {
 	return &hsm.Error{Class: class, Function: function, Code: rv}
 }
 
+// result is failure for a return code that may be CKR_OK.
+func result(function string, rv uint) error {
+	if rv == p11.CKR_OK {
+		return nil
+	}
+	return failure(function, rv)
+}
+
 // failed translates an error of the miekg binding.
 func failed(function string, err error) error {
 	if err == nil {
@@ -62,6 +72,17 @@ func failed(function string, err error) error {
 		return failure(function, uint(rv))
 	}
 	return &hsm.Error{Class: hsm.Failed, Function: function, Cause: err}
+}
+
+// reclassed gives err another class.
+func reclassed(err error, class hsm.Class) error {
+	var e *hsm.Error
+	if !errors.As(err, &e) {
+		return &hsm.Error{Class: class, Cause: err}
+	}
+	other := *e
+	other.Class = class
+	return &other
 }
 
 // isCode tells whether err is the given return code.

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 
@@ -22,12 +23,15 @@ func (t *Token) GenerateKey(ctx context.Context, r hsm.KeyRequest) (hsm.KeyRef, 
 	if r.Kind != hsm.AES256 && r.Kind != hsm.AES256Wrap {
 		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("unknown kind of key %q", r.Kind)}
 	}
+	if r.Kind == hsm.AES256Wrap && r.WrapUnder != "" {
+		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Unsupported, Cause: errors.New("a wrapping key must be an object of the token")}
+	}
 	var id [keyIDSize]byte
 	if _, err := io.ReadFull(t.cfg.Rand, id[:]); err != nil {
-		return hsm.KeyRef{}, fmt.Errorf("naming key: %w", err)
+		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("naming key: %w", err)}
 	}
 	ref := hsm.KeyRef{ID: hsm.KeyID(hex.EncodeToString(id[:])), Kind: r.Kind}
-	return do(ctx, t, &task[hsm.KeyRef]{once: true, slow: true, f: func(s *session) (hsm.KeyRef, error) {
+	return do(ctx, t, &task[hsm.KeyRef]{once: r.WrapUnder == "", slow: true, f: func(s *session) (hsm.KeyRef, error) {
 		made, err := s.generate(ref, id[:], r)
 		if err != nil {
 			return hsm.KeyRef{}, err
@@ -40,17 +44,29 @@ func (t *Token) GenerateKey(ctx context.Context, r hsm.KeyRequest) (hsm.KeyRef, 
 	}})
 }
 
-func (s *session) generate(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (hsm.KeyRef, error) {
+func (s *session) generate(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (made hsm.KeyRef, err error) {
 	if r.WrapUnder == "" {
-		s.keys.objectsMu.Lock()
-		defer s.keys.objectsMu.Unlock()
-		handle, err := s.generateKey(template{kind: r.Kind, id: id, label: r.Label, persistent: true})
-		if err != nil {
-			return hsm.KeyRef{}, err
-		}
-		s.keys.know(ref.ID, handle)
-		return ref, nil
+		return s.generateObject(ref, id, r)
 	}
+	err = s.keys.anew(func() error {
+		made, err = s.generateWrapped(ref, id, r)
+		return err
+	}, r.WrapUnder)
+	return made, err
+}
+
+func (s *session) generateObject(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (hsm.KeyRef, error) {
+	s.keys.objectsMu.Lock()
+	defer s.keys.objectsMu.Unlock()
+	handle, err := s.generateKey(template{kind: r.Kind, id: id, label: r.Label, persistent: true})
+	if err != nil {
+		return hsm.KeyRef{}, err
+	}
+	s.keys.know(ref.ID, handle)
+	return ref, nil
+}
+
+func (s *session) generateWrapped(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (hsm.KeyRef, error) {
 	domain, err := s.keys.object(r.WrapUnder)
 	if err != nil {
 		return hsm.KeyRef{}, fmt.Errorf("finding the wrapping key: %w", err)
@@ -105,20 +121,24 @@ func (k *keys) destroy(s *session, ref hsm.KeyRef) error {
 		k.forget(ref.ID)
 		return nil
 	}
-	object, err := k.object(ref.ID)
+	err := k.anew(func() error { return k.destroyObject(s, ref.ID) }, ref.ID)
 	if hsm.ClassOf(err) == hsm.KeyMissing {
 		return nil
 	}
+	return err
+}
+
+// destroyObject destroys first and forgets then, so that no use in between can load the key again.
+func (k *keys) destroyObject(s *session, id hsm.KeyID) error {
+	object, err := k.object(id)
 	if err != nil {
 		return err
 	}
 	k.objectsMu.Lock()
 	defer k.objectsMu.Unlock()
-	k.forget(ref.ID)
-	if err := s.destroy(object); hsm.ClassOf(err) != hsm.KeyMissing {
-		return err
-	}
-	return nil
+	err = s.destroy(object)
+	k.forget(id)
+	return err
 }
 
 // template describes a secret key object.
@@ -254,9 +274,9 @@ func (k *keys) mechanism(format hsm.WrapFormat, under p11.ObjectHandle) (uint, e
 
 // unwrap makes a sensitive, non-extractable session object of wrapped key material.
 func (s *session) unwrap(mechanism uint, under p11.ObjectHandle, ref hsm.KeyRef) (p11.ObjectHandle, error) {
-	id, err := hex.DecodeString(string(ref.ID))
+	id, err := ckaID(ref.ID)
 	if err != nil {
-		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("reading key name: %w", err)}
+		return 0, err
 	}
 	var handle p11.ObjectHandle
 	err = template{kind: ref.Kind, id: id, label: "unwrapped"}.make(func(attributes []*p11.Attribute) error {
@@ -265,6 +285,9 @@ func (s *session) unwrap(mechanism uint, under p11.ObjectHandle, ref hsm.KeyRef)
 			return err
 		})
 	})
+	if hsm.ClassOf(err) == hsm.BadInput {
+		err = reclassed(err, hsm.Failed) // what is spoilt came from the store, not from a caller
+	}
 	if err != nil {
 		return 0, fmt.Errorf("unwrapping key: %w", err)
 	}

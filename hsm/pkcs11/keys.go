@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -53,6 +54,18 @@ func newKeys(t *Token, anchor *session) *keys {
 	return k
 }
 
+// anew runs f, and once more with handles of the keys looked up anew if the token did not know one.
+func (k *keys) anew(f func() error, ids ...hsm.KeyID) error {
+	err := f()
+	if hsm.ClassOf(err) != hsm.KeyMissing {
+		return err
+	}
+	for _, id := range ids {
+		k.forget(id)
+	}
+	return f()
+}
+
 // acquire gives the handle of a key, loading it at first use. The caller must release it.
 func (k *keys) acquire(ref hsm.KeyRef) (*loadedKey, error) {
 	if key := k.cached(ref.ID); key != nil {
@@ -69,7 +82,7 @@ func (k *keys) acquire(ref hsm.KeyRef) (*loadedKey, error) {
 	}
 	key, err := k.load(ref, object)
 	if err != nil {
-		return nil, err
+		return nil, ofAnchor(err)
 	}
 	k.mu.Lock()
 	k.loaded.Add(ref.ID, key)
@@ -126,14 +139,15 @@ func (k *keys) sweep() {
 	}
 }
 
-// forget drops what is known of a key, so that the next use looks anew.
+// forget drops what is known of a key, so that the next use looks anew. It takes its turn with acquire, which might
+// otherwise add a copy made of an object that is destroyed meanwhile.
 func (k *keys) forget(id hsm.KeyID) {
+	k.anchorMu.Lock()
+	defer k.anchorMu.Unlock()
 	k.mu.Lock()
 	k.loaded.Remove(id)
 	delete(k.objects, id)
 	k.mu.Unlock()
-	k.anchorMu.Lock()
-	defer k.anchorMu.Unlock()
 	k.sweep()
 }
 
@@ -154,23 +168,44 @@ func (k *keys) object(id hsm.KeyID) (p11.ObjectHandle, error) {
 	if ok {
 		return handle, nil
 	}
-	ckaID, err := hex.DecodeString(string(id))
-	if err != nil || len(ckaID) != keyIDSize {
-		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("%q is not a key name", id)}
+	raw, err := ckaID(id)
+	if err != nil {
+		return 0, err
 	}
 	k.objectsMu.Lock()
 	defer k.objectsMu.Unlock()
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
-	found, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_ID, ckaID), p11.NewAttribute(p11.CKA_TOKEN, true)})
+	found, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_ID, raw), p11.NewAttribute(p11.CKA_TOKEN, true)})
 	if err != nil {
-		return 0, err
+		return 0, ofAnchor(err)
 	}
 	if len(found) == 0 {
+		if err := k.anchor.loggedIn(); err != nil {
+			return 0, ofAnchor(err)
+		}
 		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("no object with CKA_ID %s", id)}
 	}
 	k.know(id, found[0])
 	return found[0], nil
+}
+
+// ckaID gives the CKA_ID that a name stands for. Every key has one name only.
+func ckaID(id hsm.KeyID) ([]byte, error) {
+	raw, err := hex.DecodeString(string(id))
+	if err != nil || len(raw) != keyIDSize || hex.EncodeToString(raw) != string(id) {
+		return nil, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("%q is not a key name", id)}
+	}
+	return raw, nil
+}
+
+// ofAnchor makes the loss of the anchor's session the loss of the token: with it go all session objects, and another
+// one takes a new epoch.
+func ofAnchor(err error) error {
+	if hsm.ClassOf(err) == hsm.SessionDead {
+		return reclassed(err, hsm.TokenGone)
+	}
+	return err
 }
 
 func (k *keys) know(id hsm.KeyID, handle p11.ObjectHandle) {
@@ -183,8 +218,8 @@ func (k *keys) know(id hsm.KeyID, handle p11.ObjectHandle) {
 func (k *keys) load(ref hsm.KeyRef, object p11.ObjectHandle) (*loadedKey, error) {
 	if len(ref.Wrapped) > 0 {
 		// SoftHSM would unwrap material of any length as an AES key.
-		if _, err := formatOf(ref.Wrapped); err != nil {
-			return nil, err
+		if format, err := formatOf(ref.Wrapped); err != nil || format != ref.WrapFormat {
+			return nil, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("%d bytes of wrapped key in the format %q", len(ref.Wrapped), ref.WrapFormat)}
 		}
 		mechanism, err := k.mechanism(ref.WrapFormat, object)
 		if err != nil {
@@ -236,13 +271,22 @@ func (k *keys) search() (map[p11.ObjectHandle]hsm.Object, error) {
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
 	handles, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
+	if err == nil {
+		err = k.anchor.loggedIn()
+	}
 	if err != nil {
-		return nil, err
+		return nil, ofAnchor(err)
 	}
 	objects := make(map[p11.ObjectHandle]hsm.Object, len(handles))
 	for _, handle := range handles {
-		label := k.anchor.attribute(handle, p11.CKA_LABEL)
-		id := k.anchor.attribute(handle, p11.CKA_ID)
+		label, err := k.anchor.read(handle, p11.CKA_LABEL)
+		if err != nil {
+			return nil, ofAnchor(err)
+		}
+		id, err := k.anchor.read(handle, p11.CKA_ID)
+		if err != nil {
+			return nil, ofAnchor(err)
+		}
 		if rest, ours := strings.CutPrefix(string(label), labelPrefix); ours && len(id) == keyIDSize {
 			objects[handle] = hsm.Object{ID: hsm.KeyID(hex.EncodeToString(id)), Label: rest}
 		}
@@ -275,16 +319,37 @@ func (s *session) find(template []*p11.Attribute) ([]p11.ObjectHandle, error) {
 	}
 }
 
-// attribute reads one attribute; nil if the object does not have it or does not show it. One at a time, because
+// loggedIn fails if the user is not logged in: private objects are then not found, as if they did not exist.
+func (s *session) loggedIn() error {
+	var info p11.SessionInfo
+	if err := s.m.call("C_GetSessionInfo", func() (err error) { info, err = s.m.ctx.GetSessionInfo(s.handle); return }); err != nil {
+		return fmt.Errorf("looking at the login: %w", err)
+	}
+	if info.State != p11.CKS_RW_USER_FUNCTIONS {
+		return &hsm.Error{Class: hsm.TokenGone, Cause: errors.New("the user is not logged in any more")}
+	}
+	return nil
+}
+
+// read reads one attribute; nil if the object does not have it or does not show it, or is gone. One at a time, because
 // C_GetAttributeValue fails as a whole for one that is missing.
-func (s *session) attribute(object p11.ObjectHandle, kind uint) []byte {
+func (s *session) read(object p11.ObjectHandle, kind uint) ([]byte, error) {
 	var attributes []*p11.Attribute
 	err := s.m.call("C_GetAttributeValue", func() (err error) {
 		attributes, err = s.m.ctx.GetAttributeValue(s.handle, object, []*p11.Attribute{p11.NewAttribute(kind, nil)})
 		return err
 	})
-	if err != nil || len(attributes) != 1 {
-		return nil
+	if isCode(err, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_SENSITIVE) || hsm.ClassOf(err) == hsm.KeyMissing {
+		return nil, nil
 	}
-	return attributes[0].Value
+	if err != nil {
+		return nil, fmt.Errorf("reading attribute: %w", err)
+	}
+	return attributes[0].Value, nil
+}
+
+// attribute is read for those who can do without.
+func (s *session) attribute(object p11.ObjectHandle, kind uint) []byte {
+	value, _ := s.read(object, kind)
+	return value
 }

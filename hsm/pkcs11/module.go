@@ -28,7 +28,8 @@ type ModuleConfig struct {
 	// Path of the shared library.
 	Path string
 	// Observe, if set, is told of every call into the module: its name, the class of its failure ("" for success) and
-	// how long it took. It is called from many goroutines and must be quick.
+	// how long it took. C_EncryptInit and C_DecryptInit, which are one crossing with what follows them, are named only when
+	// they fail. It is called from many goroutines and must be quick.
 	Observe func(function string, class hsm.Class, took time.Duration)
 	// Log receives what an operator should know; nil discards it.
 	Log *slog.Logger
@@ -48,9 +49,13 @@ type Module struct {
 	mu     sync.Mutex
 	tokens []*Token
 
-	lost chan struct{}
-	stop chan struct{}
-	done chan struct{}
+	// closed says that the module is finalised for good; guarded by mu.
+	closed bool
+
+	lost     chan struct{}
+	stop     chan struct{}
+	stopOnce sync.Once
+	done     chan struct{}
 }
 
 // errHanging says that a call has not come back, so that C_Finalize would crash the process.
@@ -91,19 +96,33 @@ func orDefault(d, fallback time.Duration) time.Duration {
 	return d
 }
 
-// Close closes every token and finalises the module. If a call hangs, the module stays loaded and an error says so.
+// Close closes every token and finalises the module. If a call hangs, the module is left as it is and an error says so;
+// Close may then be called again. The library stays loaded, so that late calls fail instead of crashing.
 func (m *Module) Close() error {
-	close(m.stop)
-	<-m.done
+	m.stopOnce.Do(func() { close(m.stop) })
+	select {
+	case <-m.done:
+	case <-time.After(m.cfg.Drain):
+		return fmt.Errorf("closing PKCS#11 module: %w", errHanging)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return nil
+	}
 	if !m.stopAll() {
 		return fmt.Errorf("closing PKCS#11 module: %w", errHanging)
 	}
-	m.tokens = nil
-	err := m.call("C_Finalize", m.ctx.Finalize)
-	m.ctx.Destroy()
-	return err
+	m.tokens, m.closed = nil, true
+	return m.finalize()
+}
+
+// finalize calls C_Finalize on a module that may be finalised already. The caller holds mu.
+func (m *Module) finalize() error {
+	if err := m.call("C_Finalize", m.ctx.Finalize); err != nil && !isCode(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
+		return fmt.Errorf("finalising module: %w", err)
+	}
+	return nil
 }
 
 // call runs one function of the miekg binding, translates its error and tells Observe.
@@ -166,24 +185,33 @@ func (m *Module) reopen(restart bool) error {
 			return err
 		}
 	}
+	var failures error
 	for _, t := range m.tokens {
-		if t.epoch.Load() != nil {
+		if t.epoch.Load() != nil || t.barred != nil {
 			continue
 		}
-		if err := t.start(); err != nil {
-			return err
+		err := t.start()
+		if t.barred != nil { // a restart of the module will not help, and would harm the other tokens
+			m.cfg.Log.Error("token is out of service", "token", t.cfg.Label, "error", err)
+			continue
 		}
+		failures = errors.Join(failures, err)
 	}
-	return nil
+	return failures
 }
 
 // restart finalises and initialises the module. The caller holds mu.
 func (m *Module) restart() error {
+	for _, t := range m.tokens {
+		if t.epoch.Load() == nil && !t.shutdown() {
+			return errHanging // and so the other tokens are not disturbed for nothing
+		}
+	}
 	if !m.stopAll() {
 		return errHanging
 	}
-	if err := m.call("C_Finalize", m.ctx.Finalize); err != nil && !isCode(err, p11.CKR_CRYPTOKI_NOT_INITIALIZED) {
-		return fmt.Errorf("finalising module: %w", err)
+	if err := m.finalize(); err != nil {
+		return err
 	}
 	if err := m.call("C_Initialize", func() error { return m.ctx.Initialize() }); err != nil {
 		return fmt.Errorf("initialising module: %w", err)
@@ -268,14 +296,17 @@ func (m *Module) find(label, serial string) (TokenInfo, error) {
 	}
 }
 
-// InitToken initialises the first uninitialised token of the module with a label, an SO PIN and a user PIN (C_InitToken,
-// C_InitPIN). It is for development tokens; the caller wipes the PINs.
+// InitToken initialises the first uninitialised token of the module with a label that no other has, an SO PIN and a user
+// PIN (C_InitToken, C_InitPIN). It is for development tokens; the caller wipes the PINs.
 func (m *Module) InitToken(label string, soPIN, userPIN []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	infos, err := m.list()
 	if err != nil {
 		return err
+	}
+	if slices.ContainsFunc(infos, func(i TokenInfo) bool { return i.Initialized && i.Label == label }) {
+		return fmt.Errorf("a token with the label %q exists already", label) // two could not be told apart
 	}
 	free := slices.IndexFunc(infos, func(i TokenInfo) bool { return !i.Initialized })
 	if free < 0 {
@@ -299,8 +330,9 @@ func (m *Module) initPIN(slot uint, soPIN, userPIN []byte) error {
 		return err
 	}
 	defer s.close()
-	if rv := m.direct.login(s.handle, p11.CKU_SO, soPIN); rv != p11.CKR_OK {
-		return fmt.Errorf("logging in as security officer: %w", failure("C_Login", rv))
+	start := time.Now()
+	if err := s.observe("C_Login", m.direct.login(s.handle, p11.CKU_SO, soPIN), start); err != nil {
+		return fmt.Errorf("logging in as security officer: %w", err)
 	}
 	if err := m.call("C_InitPIN", func() error { return m.ctx.InitPIN(s.handle, string(userPIN)) }); err != nil {
 		return fmt.Errorf("setting user PIN: %w", err)

@@ -64,7 +64,7 @@ func do[T any](ctx context.Context, token *Token, t *task[T]) (T, error) {
 	var none T
 	e := token.epoch.Load()
 	if e == nil {
-		return none, errDown
+		return none, token.outage()
 	}
 	t.done = make(chan struct{})
 	lane := e.jobs
@@ -103,6 +103,9 @@ type epoch struct {
 
 // submit waits for a worker of the lane to take a job.
 func (e *epoch) submit(ctx context.Context, lane chan<- job, j job) error {
+	if err := ctx.Err(); err != nil { // select would leave it to chance
+		return &hsm.Error{Class: hsm.Busy, Cause: err}
+	}
 	e.waiting.Add(1)
 	defer e.waiting.Add(-1)
 	select {
@@ -142,9 +145,11 @@ func (e *epoch) work(s *session, lane <-chan job) {
 			e.busy.Add(1)
 			sound := e.serve(s, j)
 			e.busy.Add(-1)
+			if !sound {
+				e.lose() // before the caller hears of it, who may at once ask again
+			}
 			j.finish()
 			if !sound {
-				e.lose()
 				return
 			}
 		}

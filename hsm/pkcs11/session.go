@@ -95,12 +95,8 @@ func (s *session) random(b []byte) error {
 
 // observe turns the return code of a direct call into an error and tells Observe of it.
 func (s *session) observe(function string, rv uint, start time.Time) error {
-	if rv == p11.CKR_OK {
-		s.m.cfg.Observe(function, "", time.Since(start))
-		return nil
-	}
-	err := failure(function, rv)
-	s.m.cfg.Observe(function, err.Class, time.Since(start))
+	err := result(function, rv)
+	s.m.cfg.Observe(function, hsm.ClassOf(err), time.Since(start))
 	return err
 }
 

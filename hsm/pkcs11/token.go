@@ -39,6 +39,8 @@ type Token struct {
 	last *epoch
 	// barred is set for good when the token refused the PIN: trying again could lock it. Guarded by Module.mu.
 	barred error
+	// refusal is what callers are told of it.
+	refusal atomic.Pointer[hsm.Error]
 }
 
 var _ hsm.Token = (*Token)(nil)
@@ -96,10 +98,19 @@ func (t *Token) start() error {
 	return nil
 }
 
+// outage tells why the token is down.
+func (t *Token) outage() error {
+	if refusal := t.refusal.Load(); refusal != nil {
+		return refusal
+	}
+	return errDown
+}
+
 func (t *Token) logIn(s *session) error {
 	err := s.login(t.cfg.PIN)
 	if hsm.ClassOf(err) == hsm.LoginFailed {
 		t.barred = fmt.Errorf("logging in (not tried again, for the token may lock the PIN): %w", err)
+		t.refusal.Store(&hsm.Error{Class: hsm.LoginFailed, Cause: t.barred})
 		return t.barred
 	}
 	if err != nil {
@@ -155,14 +166,15 @@ func (t *Token) shutdown() bool {
 	if e := t.epoch.Swap(nil); e != nil {
 		close(e.stop)
 	}
-	if t.last == nil {
+	last := t.last
+	if last == nil {
 		return true
 	}
 	idle := make(chan struct{})
-	go func() { t.last.workers.Wait(); close(idle) }() // ends when the calls do
+	go func() { last.workers.Wait(); close(idle) }() // ends when the calls do
 	select {
 	case <-idle:
-		t.last.keys.anchor.close()
+		last.keys.anchor.close()
 		t.last = nil
 		return true
 	case <-time.After(t.m.cfg.Drain):

@@ -15,6 +15,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/stretchr/testify/require"
 )
 
@@ -23,6 +24,14 @@ func (s *Server) Credentials() aws.Credentials {
 	return aws.Credentials{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.Secret}
 }
 
+// httpClient sends the requests of SDK clients. It hides the WriteTo method of their bodies: smithy-go's fails with io.EOF
+// once the body was closed, as it is on the arrival of the answer, and net/http, if it is then still looking for more
+// of the body, closes the connection under the answer. An SDK client that retries gets over that.
+var httpClient = smithyhttp.ClientDoFunc(func(r *http.Request) (*http.Response, error) {
+	r.Body = struct{ io.ReadCloser }{r.Body}
+	return http.DefaultClient.Do(r)
+})
+
 // Client is an AWS SDK client of the root user that does not retry.
 func (s *Server) Client() *kms.Client {
 	return kms.New(kms.Options{
@@ -30,6 +39,7 @@ func (s *Server) Client() *kms.Client {
 		BaseEndpoint: aws.String(s.Endpoint),
 		Credentials:  aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return s.Credentials(), nil }),
 		Retryer:      aws.NopRetryer{},
+		HTTPClient:   httpClient,
 	})
 }
 

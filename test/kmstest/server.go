@@ -47,6 +47,9 @@ type Options struct {
 	Settings []string
 	// Top are lines for the configuration itself, such as "request_timeout: 1s".
 	Top []string
+	// NoRace runs a server without the race detector even when the test has it: for measuring the server's memory,
+	// which the detector multiplies.
+	NoRace bool
 }
 
 // Server is a server process.
@@ -86,27 +89,38 @@ func (s *syncBuffer) String() string {
 }
 
 // Binary builds hsmkms once for the test process, with the race detector if the test has it, and gives its path.
-var Binary = sync.OnceValues(func() (string, error) {
-	root, err := Root()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "hsmkms-test-")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", raceFlag, "-o", dir, "./cmd/hsmkms")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building hsmkms: %w: %s", err, out)
-	}
-	return filepath.Join(dir, "hsmkms"), nil
-})
+var Binary = build(raceFlag)
 
-// Cleanup removes what Binary built. Call it at the end of TestMain.
+// plainBinary is Binary for Options.NoRace.
+var plainBinary = build("-race=false")
+
+// buildDir is where the binaries are.
+var buildDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "hsmkms-test-") })
+
+func build(race string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		root, err := Root()
+		if err != nil {
+			return "", err
+		}
+		dir, err := buildDir()
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(dir, "hsmkms"+race)
+		cmd := exec.Command("go", "build", race, "-o", path, "./cmd/hsmkms")
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("building hsmkms: %w: %s", err, out)
+		}
+		return path, nil
+	})
+}
+
+// Cleanup removes what was built. Call it at the end of TestMain.
 func Cleanup() {
-	if path, err := Binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	if dir, err := buildDir(); err == nil {
+		_ = os.RemoveAll(dir)
 	}
 }
 
@@ -125,13 +139,20 @@ func Start(t testing.TB, o Options) *Server {
 	s, err := Make(t.TempDir(), hsmtest.ModulePath(t), o)
 	require.NoError(t, err)
 	require.NoError(t, s.Run())
-	t.Cleanup(func() { _ = s.Stop() })
+	t.Cleanup(func() {
+		_ = s.Stop()
+		require.NotContains(t, s.Log(), "DATA RACE")
+	})
 	return s
 }
 
 // Make makes a token, a store and an account in dir, without starting the server. It is for servers that outlive a test.
 func Make(dir, module string, o Options) (*Server, error) {
-	binary, err := Binary()
+	executable := Binary
+	if o.NoRace {
+		executable = plainBinary
+	}
+	binary, err := executable()
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +224,8 @@ regions:
 func (s *Server) Run() error {
 	s.log = &syncBuffer{}
 	s.cmd = exec.Command(s.binary, "serve", "--config", s.Config())
-	s.cmd.Env = append(os.Environ(), s.options.Env...)
+	// A data race ends the server, and so cannot go unnoticed; there is nothing to wait for when it ends by itself.
+	s.cmd.Env = append(append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0"), s.options.Env...)
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		return err
@@ -278,6 +300,19 @@ func (s *Server) end(signal syscall.Signal) error {
 		return fmt.Errorf("the server did not end within a minute of %v: %s", signal, s.Log())
 	}
 }
+
+// Wait waits for the process to end by itself, at most a minute, and gives what Stop would.
+func (s *Server) Wait() error {
+	select {
+	case <-s.exited:
+		return s.err
+	case <-time.After(time.Minute):
+		return fmt.Errorf("the server did not end by itself: %s", s.Log())
+	}
+}
+
+// Terminate sends SIGTERM and does not wait; see Wait.
+func (s *Server) Terminate() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 
 // PID is the id of the process.
 func (s *Server) PID() int { return s.cmd.Process.Pid }

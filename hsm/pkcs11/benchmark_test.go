@@ -1,0 +1,68 @@
+package pkcs11
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"hsmkms/hsm"
+)
+
+// BenchmarkToken measures one caller and many, in both homes of key material, on the number of sessions that is best
+// for SoftHSM and on as many as an HSM has.
+func BenchmarkToken(b *testing.B) {
+	soft := newSoft(b)
+	m, err := OpenModule(ModuleConfig{Path: soft.Module})
+	require.NoError(b, err)
+	defer func() { require.NoError(b, m.Close()) }()
+	for profile, sessions := range map[string]int{"softhsm": 0, "sessions=8": 8} {
+		p, err := LookupProfile("softhsm")
+		require.NoError(b, err)
+		if sessions > 0 {
+			p.Sessions = sessions
+		}
+		token, err := m.OpenToken(TokenConfig{Label: label, PIN: pin, Profile: p})
+		require.NoError(b, err)
+		domain, err := token.GenerateKey(b.Context(), hsm.KeyRequest{Kind: hsm.AES256Wrap})
+		require.NoError(b, err)
+		for home, under := range map[string]hsm.KeyID{"token": "", "wrapped": domain.ID} {
+			ref, err := token.GenerateKey(b.Context(), hsm.KeyRequest{Kind: hsm.AES256, WrapUnder: under})
+			require.NoError(b, err)
+			b.Run(profile+"/"+home, func(b *testing.B) { benchmarkKey(b, token, ref) })
+		}
+	}
+}
+
+func benchmarkKey(b *testing.B, token *Token, ref hsm.KeyRef) {
+	w, plaintext := hsm.Sealing{Key: ref}, make([]byte, 64)
+	sealed, err := token.Encrypt(b.Context(), w, plaintext)
+	require.NoError(b, err)
+	o := hsm.Opening{Key: ref, Sealed: sealed}
+	for name, f := range map[string]func(context.Context) error{
+		"Encrypt":   func(ctx context.Context) error { _, err := token.Encrypt(ctx, w, plaintext); return err },
+		"Decrypt":   func(ctx context.Context) error { _, err := token.Decrypt(ctx, o); return err },
+		"ReEncrypt": func(ctx context.Context) error { _, err := token.ReEncrypt(ctx, o, w); return err },
+	} {
+		ctx := context.Background() // what a context with parents costs is not the token's
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := f(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"Parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := f(ctx); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,295 @@
+package pkcs11
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha512"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"strconv"
+
+	p11 "github.com/miekg/pkcs11"
+)
+
+// Constants of PKCS#11 3.0, which the binding's 2.40 headers lack.
+const (
+	ckkECEdwards           = 0x40
+	ckmECEdwardsKeyPairGen = 0x1055
+	ckmEDDSA               = 0x1057
+)
+
+// curve is an elliptic curve of the AWS API.
+type curve struct {
+	keySpec string
+	oid     asn1.ObjectIdentifier
+	size    int // of a coordinate, in bytes
+	hash    crypto.Hash
+	// algorithm is the AWS API's name of ECDSA with hash.
+	algorithm string
+	// verify is the standard library's implementation, or ours for a curve that it lacks. The point is uncompressed.
+	verify func(point, digest []byte, r, s *big.Int) bool
+	// ecdh is nil for a curve on which the AWS API has no key agreement.
+	ecdh ecdh.Curve
+}
+
+var curves = []curve{
+	{"ECC_NIST_P256", asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, 32, crypto.SHA256, "ECDSA_SHA_256", verifyOn(elliptic.P256()), ecdh.P256()},
+	{"ECC_NIST_P384", asn1.ObjectIdentifier{1, 3, 132, 0, 34}, 48, crypto.SHA384, "ECDSA_SHA_384", verifyOn(elliptic.P384()), ecdh.P384()},
+	{"ECC_NIST_P521", asn1.ObjectIdentifier{1, 3, 132, 0, 35}, 66, crypto.SHA512, "ECDSA_SHA_512", verifyOn(elliptic.P521()), ecdh.P521()},
+	{"ECC_SECG_P256K1", asn1.ObjectIdentifier{1, 3, 132, 0, 10}, 32, crypto.SHA256, "ECDSA_SHA_256", verifySecp256k1, nil},
+}
+
+func verifyOn(c elliptic.Curve) func(point, digest []byte, r, s *big.Int) bool {
+	return func(point, digest []byte, r, s *big.Int) bool {
+		public, err := ecdsa.ParseUncompressedPublicKey(c, point)
+		return err == nil && ecdsa.Verify(public, digest, r, s)
+	}
+}
+
+func (c curve) spec() pairSpec {
+	params, _ := asn1.Marshal(c.oid) // the table's OIDs are well-formed
+	s := pairSpec{
+		keyType: p11.CKK_EC, mechanism: p11.CKM_EC_KEY_PAIR_GEN,
+		public: []*p11.Attribute{p11.NewAttribute(p11.CKA_EC_PARAMS, params)},
+		uses:   []uint{p11.CKA_SIGN},
+	}
+	if c.ecdh != nil {
+		s.uses = append(s.uses, p11.CKA_DERIVE)
+	}
+	return s
+}
+
+func ecGroup(c curve) group {
+	k := pairs{}
+	g := group{
+		key:        c.keySpec,
+		generate:   func(p *prober) (string, error) { return k.generate(p, c.spec()) },
+		algorithms: []step{{c.algorithm, c.signs(k)}},
+	}
+	if c.ecdh != nil {
+		g.algorithms = append(g.algorithms, step{"ECDH", c.agrees(k)})
+	}
+	return g
+}
+
+// ecPoint reads a public key of size bytes.
+func (p *prober) ecPoint(public p11.ObjectHandle, size int) ([]byte, error) {
+	return parsePoint(p.anchor.attribute(public, p11.CKA_EC_POINT), size)
+}
+
+// parsePoint reads a CKA_EC_POINT: a DER OCTET STRING by the specification, but some modules give the bare point and
+// some a DER BIT STRING.
+func parsePoint(value []byte, size int) ([]byte, error) {
+	if len(value) == size {
+		return value, nil
+	}
+	var octets []byte
+	if rest, err := asn1.Unmarshal(value, &octets); err == nil && len(rest) == 0 && len(octets) == size {
+		return octets, nil
+	}
+	var bits asn1.BitString
+	if rest, err := asn1.Unmarshal(value, &bits); err == nil && len(rest) == 0 && bits.BitLength == 8*size {
+		return bits.Bytes, nil
+	}
+	return nil, errors.New("the public key cannot be read")
+}
+
+func (c curve) signs(k pairs) check {
+	return func(p *prober) (string, error) {
+		made, err := k.of(p11.CKA_SIGN)
+		if err != nil {
+			return "", err
+		}
+		return "", p.signsECDSA(c, made)
+	}
+}
+
+// signsECDSA checks that a private key belongs to a public one, and that a signature is r and s at full width.
+func (p *prober) signsECDSA(c curve, made pair) error {
+	point, err := p.ecPoint(made.public, 1+2*c.size)
+	if err != nil {
+		return err
+	}
+	digest, err := p.digest(c.hash)
+	if err != nil {
+		return err
+	}
+	signature, err := p.sign(mechanismOf(p11.CKM_ECDSA, nil), made.private, digest)
+	if err != nil {
+		return err
+	}
+	if len(signature) != 2*c.size {
+		return fmt.Errorf("a signature of %d bytes", len(signature))
+	}
+	r, s := new(big.Int).SetBytes(signature[:c.size]), new(big.Int).SetBytes(signature[c.size:])
+	if !c.verify(point, digest, r, s) {
+		return errUnverified
+	}
+	return nil
+}
+
+// agrees checks key agreement against Go, which makes the other party's key.
+func (c curve) agrees(k pairs) check {
+	return func(p *prober) (string, error) {
+		made, err := k.of(p11.CKA_DERIVE)
+		if err != nil {
+			return "", err
+		}
+		point, err := p.ecPoint(made.public, 1+2*c.size)
+		if err != nil {
+			return "", err
+		}
+		public, err := c.ecdh.NewPublicKey(point)
+		if err != nil {
+			return "", fmt.Errorf("using the token's public key: %w", err)
+		}
+		other, err := c.ecdh.GenerateKey(p.rand)
+		if err != nil {
+			return "", fmt.Errorf("generating in Go: %w", err)
+		}
+		want, err := other.ECDH(public)
+		if err != nil {
+			return "", fmt.Errorf("agreeing in Go: %w", err)
+		}
+		return p.derives(made.private, other.PublicKey().Bytes(), want)
+	}
+}
+
+// derives checks the secret that the token agrees on. It gives the peer's point bare, as the specification prefers, and
+// in DER to a token that wants it so.
+func (p *prober) derives(private p11.ObjectHandle, point, want []byte) (string, error) {
+	der, err := asn1.Marshal(point)
+	if err != nil {
+		return "", fmt.Errorf("encoding point: %w", err)
+	}
+	handle, err := p.derive(private, point, len(want))
+	detail := ""
+	if err != nil {
+		var again error
+		if handle, again = p.derive(private, der, len(want)); again != nil {
+			return "", err
+		}
+		detail = "takes the point in DER"
+	}
+	if !bytes.Equal(p.anchor.attribute(handle, p11.CKA_VALUE), want) {
+		return "", errWrongResult
+	}
+	return detail, nil
+}
+
+// derive is C_DeriveKey of a secret of n bytes that can be read, as DeriveSharedSecret of the AWS API returns it.
+func (p *prober) derive(private p11.ObjectHandle, point []byte, n int) (p11.ObjectHandle, error) {
+	params := p11.NewECDH1DeriveParams(p11.CKD_NULL, nil, point)
+	must, may := secret{keyType: p11.CKK_GENERIC_SECRET, readable: true}.attributes()
+	return p.object("C_DeriveKey", append(must, p11.NewAttribute(p11.CKA_VALUE_LEN, n)), may,
+		func(attributes []*p11.Attribute) (p11.ObjectHandle, error) {
+			return p.m.ctx.DeriveKey(p.anchor.handle, mechanismOf(p11.CKM_ECDH1_DERIVE, params), private, attributes)
+		})
+}
+
+// ed25519Spec is the AWS API's name of Ed25519 keys.
+const ed25519Spec = "ECC_NIST_EDWARDS25519"
+
+func ed25519Group() group {
+	var made pair
+	return group{
+		key: ed25519Spec,
+		generate: func(p *prober) (_ string, err error) {
+			made, err = p.generateEd25519(pairSpec{keyType: ckkECEdwards, uses: []uint{p11.CKA_SIGN}})
+			return "", err
+		},
+		algorithms: []step{
+			{"ED25519_SHA_512", func(p *prober) (string, error) { return "", p.signsEd25519(made) }},
+			{"ED25519_PH_SHA_512", func(p *prober) (string, error) { return "", p.signsEd25519ph(made) }},
+		},
+	}
+}
+
+// generateEd25519 names the curve in both ways that PKCS#11 3.0 has, section 2.3.5: by a PrintableString and by an OID.
+func (p *prober) generateEd25519(s pairSpec) (pair, error) {
+	s.mechanism = ckmECEdwardsKeyPairGen
+	s.public = []*p11.Attribute{p11.NewAttribute(p11.CKA_EC_PARAMS, append([]byte{asn1.TagPrintableString, 12}, "edwards25519"...))}
+	made, err := p.generatePair(s)
+	if err == nil {
+		return made, nil
+	}
+	s.public = []*p11.Attribute{p11.NewAttribute(p11.CKA_EC_PARAMS, []byte{asn1.TagOID, 3, 0x2b, 0x65, 0x70})}
+	if made, again := p.generatePair(s); again == nil {
+		return made, nil
+	}
+	return pair{}, err
+}
+
+// signsEd25519 checks that a private key belongs to a public one.
+func (p *prober) signsEd25519(made pair) error {
+	public, err := p.ecPoint(made.public, ed25519.PublicKeySize)
+	if err != nil {
+		return err
+	}
+	message, err := p.random(64)
+	if err != nil {
+		return err
+	}
+	signature, err := p.sign(mechanismOf(ckmEDDSA, nil), made.private, message)
+	if err == nil && !ed25519.Verify(public, message, signature) {
+		err = errUnverified
+	}
+	return err
+}
+
+// signsEd25519ph checks the prehashed variant. The AWS API gives the digest, so a token that hashes by itself is of no
+// use.
+func (p *prober) signsEd25519ph(made pair) error {
+	public, err := p.ecPoint(made.public, ed25519.PublicKeySize)
+	if err != nil {
+		return err
+	}
+	digest, err := p.digest(crypto.SHA512)
+	if err != nil {
+		return err
+	}
+	signature, err := p.sign(mechanismOf(ckmEDDSA, prehashParams()), made.private, digest)
+	if err != nil {
+		return err
+	}
+	return isEd25519ph(public, digest, signature)
+}
+
+// isEd25519ph tells what a token made of a digest when it was asked for Ed25519ph; there are tokens that ignore the
+// question (SoftHSM 2.6.1).
+func isEd25519ph(public ed25519.PublicKey, digest, signature []byte) error {
+	twice := sha512.Sum512(digest)
+	ph := &ed25519.Options{Hash: crypto.SHA512}
+	switch {
+	case ed25519.VerifyWithOptions(public, digest, signature, ph) == nil:
+		return nil
+	case ed25519.VerifyWithOptions(public, twice[:], signature, ph) == nil:
+		return errors.New("the token hashes what it is given: it signs messages, not digests")
+	case ed25519.Verify(public, digest, signature):
+		return errors.New("the token signs pure Ed25519 instead")
+	default:
+		return errUnverified
+	}
+}
+
+// prehashParams is a CK_EDDSA_PARAMS of PKCS#11 3.0 with phFlag set and no context: a CK_BBOOL, then, aligned, a CK_ULONG
+// and a pointer.
+func prehashParams() []byte {
+	params := make([]byte, 3*strconv.IntSize/8)
+	params[0] = 1
+	return params
+}
+
+// sm2Group says that SM2 was not looked for: PKCS#11 has no mechanisms for it, and vendors' own ones are not known here.
+func sm2Group() group {
+	absent := func(*prober) (string, error) {
+		return "", errors.New("not tried: PKCS#11 has no standard mechanism for it")
+	}
+	return group{key: "SM2", generate: absent, algorithms: []step{{"SM2DSA", absent}, {"SM2PKE", absent}}}
+}

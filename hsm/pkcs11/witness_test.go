@@ -1,0 +1,100 @@
+package pkcs11
+
+import (
+	"encoding/hex"
+	"testing"
+
+	p11 "github.com/miekg/pkcs11"
+	"github.com/stretchr/testify/require"
+
+	"hsmkms/hsm"
+	"hsmkms/hsm/hsmtest"
+)
+
+// witness has a session of its own, through the plain miekg binding, in the instance of SoftHSM that the module under
+// test has initialised and logged in to.
+type witness struct {
+	t       *testing.T
+	ctx     *p11.Ctx
+	slot    uint
+	session p11.SessionHandle
+}
+
+func newWitness(t *testing.T, soft hsmtest.SoftHSM) *witness {
+	t.Helper()
+	w := &witness{t: t, ctx: p11.New(soft.Module)}
+	require.NotNil(t, w.ctx)
+	slots, err := w.ctx.GetSlotList(true)
+	require.NoError(t, err)
+	for _, slot := range slots {
+		info, err := w.ctx.GetTokenInfo(slot)
+		require.NoError(t, err)
+		if info.Label == label {
+			w.slot = slot
+			w.session, err = w.ctx.OpenSession(slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+			require.NoError(t, err)
+			return w
+		}
+	}
+	require.FailNow(t, "the token is not there")
+	return nil
+}
+
+func (w *witness) close() {
+	w.t.Helper()
+	require.NoError(w.t, w.ctx.CloseSession(w.session))
+	w.ctx.Destroy()
+}
+
+func (w *witness) find(template ...*p11.Attribute) []p11.ObjectHandle {
+	w.t.Helper()
+	require.NoError(w.t, w.ctx.FindObjectsInit(w.session, template))
+	objects, _, err := w.ctx.FindObjects(w.session, 100)
+	require.NoError(w.t, err)
+	require.NoError(w.t, w.ctx.FindObjectsFinal(w.session))
+	return objects
+}
+
+// attributes reads all objects that have a CKA_ID.
+func (w *witness) attributes(id hsm.KeyID) []hsmtest.Attributes {
+	w.t.Helper()
+	raw, err := hex.DecodeString(string(id))
+	require.NoError(w.t, err)
+	var all []hsmtest.Attributes
+	for _, object := range w.find(p11.NewAttribute(p11.CKA_ID, raw)) {
+		value, _ := w.ctx.GetAttributeValue(w.session, object, []*p11.Attribute{p11.NewAttribute(p11.CKA_VALUE, nil)})
+		all = append(all, hsmtest.Attributes{
+			Token:         w.boolean(object, p11.CKA_TOKEN),
+			Sensitive:     w.boolean(object, p11.CKA_SENSITIVE),
+			Extractable:   w.boolean(object, p11.CKA_EXTRACTABLE),
+			ValueReadable: len(value) > 0 && len(value[0].Value) > 0,
+		})
+	}
+	return all
+}
+
+func (w *witness) boolean(object p11.ObjectHandle, kind uint) bool {
+	w.t.Helper()
+	attributes, err := w.ctx.GetAttributeValue(w.session, object, []*p11.Attribute{p11.NewAttribute(kind, nil)})
+	require.NoError(w.t, err)
+	require.Len(w.t, attributes[0].Value, 1)
+	return attributes[0].Value[0] != 0
+}
+
+// TestWitness shows that the witness can tell a key that gives itself away.
+func TestWitness(t *testing.T) {
+	r := newRig(t, options{})
+	w := newWitness(t, r.soft)
+	defer w.close()
+	raw := []byte("0123456789abcdef")
+	_, err := w.ctx.GenerateKey(w.session, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_KEY_GEN, nil)}, []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_TOKEN, true), p11.NewAttribute(p11.CKA_PRIVATE, true), p11.NewAttribute(p11.CKA_ID, raw),
+		p11.NewAttribute(p11.CKA_SENSITIVE, false), p11.NewAttribute(p11.CKA_EXTRACTABLE, true), p11.NewAttribute(p11.CKA_VALUE_LEN, 32),
+	})
+	require.NoError(t, err)
+	weak := hsmtest.Attributes{Token: true, Extractable: true, ValueReadable: true}
+	require.Equal(t, []hsmtest.Attributes{weak}, w.attributes(hsm.KeyID(hex.EncodeToString(raw))))
+	objects, err := r.token.Objects(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, objects, "an object of someone else is listed as ours")
+}
