@@ -115,7 +115,6 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	in, out := getBuffer(), getBuffer()
 	defer putBuffer(in)
 	defer putBuffer(out)
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody) // ends the connection of who sends more
 	x.err = s.process(r, x, in, out)
 	s.answer(w, x, out)
 }
@@ -187,7 +186,7 @@ func acceptable(header string) bool {
 	return err == nil && (media == contentType || media == "application/x-amz-json-1.0")
 }
 
-// readBody reads the body of a request, which has its limit from handle.
+// readBody reads the body of a request within the limit.
 func readBody(r *http.Request, in *bytes.Buffer) error {
 	if r.ContentLength > maxBody {
 		return tooLarge()
@@ -195,13 +194,12 @@ func readBody(r *http.Request, in *bytes.Buffer) error {
 	if r.ContentLength > 0 {
 		in.Grow(int(r.ContentLength) + bytes.MinRead) // once, for what growing leaves behind is not wiped
 	}
-	_, err := in.ReadFrom(r.Body)
-	var beyond *http.MaxBytesError
-	if errors.As(err, &beyond) {
-		return tooLarge()
-	}
+	n, err := in.ReadFrom(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
 		return &kms.Error{Type: kms.Serialization, Cause: fmt.Errorf("reading body: %w", err)}
+	}
+	if n > maxBody {
+		return tooLarge()
 	}
 	return nil
 }
@@ -238,6 +236,9 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange, out *bytes.Buffer) {
 	header["X-Amzn-Requestid"] = []string{x.request.ID}
 	header["Content-Type"] = []string{contentType}
 	header["Content-Length"] = []string{strconv.Itoa(out.Len())}
+	if kms.TypeOf(x.err) == kms.RequestEntityTooLarge {
+		header["Connection"] = []string{"close"} // or net/http would wait for the rest before it answers
+	}
 	w.WriteHeader(status)
 	sent, err := w.Write(out.Bytes())
 	x.sent = sent

@@ -51,7 +51,7 @@ func TestLoadConfigRefuses(t *testing.T) {
 		"EOF":                     "",
 		"store.path is missing":   strings.Replace(goodConfig, "store: {path: /var/lib/hsmkms/db}", "", 1),
 		"module.path is missing":  strings.Replace(goodConfig, "path: /usr/lib/softhsm/libsofthsm2.so, ", "", 1),
-		"regions is empty":        goodConfig[:strings.Index(goodConfig, "regions")],
+		"regions is empty":        strings.Split(goodConfig, "regions")[0],
 		"not the name of a Regio": strings.Replace(goodConfig, "us-east-1", "us/east", 1),
 		"token_label is missing":  strings.Replace(goodConfig, "token_label: one, ", "", 1),
 		"pin_file is missing":     strings.Replace(goodConfig, "pin_file: /etc/hsmkms/pin, ", "", 1),

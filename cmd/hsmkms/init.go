@@ -96,6 +96,11 @@ func initialize(ctx context.Context, cfg *config, account, credentials string) (
 		return err
 	}
 	defer func() { err = joinClose(err, rooms.close) }()
+	if cfg.Dev != nil { // what a killed server left behind would make a client believe that it still runs
+		if err := cfg.Dev.retract(); err != nil {
+			return err
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Regions)) {
 		if err := kms.InitVault(ctx, rooms.store, name, rooms.tokens[name]); err != nil {
 			return err

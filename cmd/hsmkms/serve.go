@@ -177,11 +177,12 @@ func poolMetrics(metrics *api.Metrics, rooms *rooms) {
 
 // listenAndServe serves both listeners until ctx ends and drains them.
 func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handler, log *slog.Logger) error {
-	listener, err := net.Listen("tcp", cfg.Listen)
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
 		return err
 	}
-	adminListener, err := net.Listen("tcp", cfg.AdminListen)
+	adminListener, err := config.Listen(ctx, "tcp", cfg.AdminListen)
 	if err != nil {
 		return joinClose(err, listener.Close)
 	}

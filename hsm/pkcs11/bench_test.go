@@ -65,7 +65,7 @@ func TestMeasureLeavesNothing(t *testing.T) {
 			r.fault.Clear()
 			r.healed()
 			require.Empty(t, r.objects())
-			require.Len(t, r.allObjects(), 0)
+			require.Empty(t, r.allObjects())
 		})
 	}
 }

@@ -59,8 +59,8 @@ func loadDirect(path string) (direct, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	var d direct
-	outcome := C.direct_load(name, &d.list)
-	switch outcome {
+	list := &d.list
+	switch C.direct_load(name, list) {
 	case 0:
 		return d, nil
 	case 3:

@@ -155,7 +155,7 @@ func TestProbeAll(t *testing.T) {
 		"AES_256_WRAP: CKM_AES_KEY_WRAP_PAD of GENERIC_SECRET": "40 bytes",
 		"AES_256_WRAP: CKM_AES_KEY_WRAP_PAD of ECC_NIST_P256":  "80 bytes",
 	}, remarks)
-	require.Equal(t, 99, len(caps.Checks))
+	require.Len(t, caps.Checks, 99)
 	r.requireNothingLeft()
 }
 
@@ -265,7 +265,7 @@ func TestProbeOtherMakes(t *testing.T) {
 			}
 			require.Equal(t, test.wraps, formats)
 			failures := caps.details(false)
-			maps.DeleteFunc(failures, func(key, detail string) bool { return detail == "C_WrapKey 0x70" })
+			maps.DeleteFunc(failures, func(_, detail string) bool { return detail == "C_WrapKey 0x70" })
 			if test.failures == nil {
 				test.failures = map[string]string{}
 			}

@@ -184,8 +184,9 @@ func (s *Server) prepare() error {
 	if err := s.writeConfig(s.module); err != nil {
 		return err
 	}
-	out, err := exec.Command(s.binary, "init", "--config", s.Config(), "--new-token", "--account", Account, "--credentials-file", s.path("credentials")).CombinedOutput()
-	if err != nil {
+	cmd := exec.Command(s.binary, "init", "--config", s.Config(), "--new-token", "--account", Account, "--credentials-file", s.path("credentials"))
+	cmd.Env = environ()
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	if s.options.Module != "" {
@@ -193,6 +194,10 @@ func (s *Server) prepare() error {
 	}
 	return nil
 }
+
+// environ is the environment of hsmkms: a data race ends it, and so cannot go unnoticed, and the detector does not wait
+// when it ends by itself.
+func environ() []string { return append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0") }
 
 func (s *Server) writeConfig(module string) error {
 	text := fmt.Sprintf(`listen: 127.0.0.1:0
@@ -224,8 +229,7 @@ regions:
 func (s *Server) Run() error {
 	s.log = &syncBuffer{}
 	s.cmd = exec.Command(s.binary, "serve", "--config", s.Config())
-	// A data race ends the server, and so cannot go unnoticed; there is nothing to wait for when it ends by itself.
-	s.cmd.Env = append(append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0"), s.options.Env...)
+	s.cmd.Env = append(environ(), s.options.Env...)
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		return err
