@@ -10,7 +10,7 @@ run: build
 	@exec softhsm-config/run-dev.sh
 
 build: deps
-	CGO_ENABLED=1 go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/...
+	CGO_ENABLED=1 go build -buildvcs=false -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/...
 
 deps:
 	@softhsm-config/install-deps.sh

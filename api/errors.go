@@ -45,5 +45,5 @@ func authError(err error) error {
 	if errors.As(err, &refused) {
 		return &kms.Error{Type: kms.ErrorType(refused.Type), Message: refused.Message}
 	}
-	return err
+	return kms.TokenError(err) // the secret of the access key may be out of reach
 }

@@ -33,8 +33,6 @@ import (
 )
 
 const (
-	// maxBody is the largest body of a request, in bytes: enough for the largest policy with every character escaped.
-	maxBody = 1 << 20
 	// targetPrefix stands before the operation in X-Amz-Target.
 	targetPrefix = "TrentService."
 	contentType  = "application/x-amz-json-1.1"
@@ -61,6 +59,7 @@ type Server struct {
 	model     *model
 	endpoints map[string]endpoint
 	router    *mux.Router
+	bodies    *bodies
 }
 
 // NewServer makes a Server. It fails if the operations do not fit the published model.
@@ -81,7 +80,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading service model: %w", err)
 	}
-	s := &Server{cfg: cfg, model: m}
+	s := &Server{cfg: cfg, model: m, bodies: newBodies()}
 	if s.endpoints, err = endpoints(m); err != nil {
 		return nil, err
 	}
@@ -146,7 +145,9 @@ func (s *Server) process(r *http.Request, x *exchange, in, out *bytes.Buffer) (e
 	}()
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Timeout)
 	defer cancel()
-	if err := readBody(r, in); err != nil {
+	release, err := s.bodies.read(ctx, r, in)
+	defer release()
+	if err != nil {
 		return err
 	}
 	x.received = in.Len()
@@ -184,28 +185,6 @@ func acceptable(header string) bool {
 	}
 	media, _, err := mime.ParseMediaType(header)
 	return err == nil && (media == contentType || media == "application/x-amz-json-1.0")
-}
-
-// readBody reads the body of a request within the limit.
-func readBody(r *http.Request, in *bytes.Buffer) error {
-	if r.ContentLength > maxBody {
-		return tooLarge()
-	}
-	if r.ContentLength > 0 {
-		in.Grow(int(r.ContentLength) + bytes.MinRead) // once, for what growing leaves behind is not wiped
-	}
-	n, err := in.ReadFrom(io.LimitReader(r.Body, maxBody+1))
-	if err != nil {
-		return &kms.Error{Type: kms.Serialization, Cause: fmt.Errorf("reading body: %w", err)}
-	}
-	if n > maxBody {
-		return tooLarge()
-	}
-	return nil
-}
-
-func tooLarge() error {
-	return kms.Errorf(kms.RequestEntityTooLarge, "The request body is larger than %d bytes.", maxBody)
 }
 
 // encode writes the output of an operation and wipes what of it was plaintext. Empty output is an empty body.
@@ -267,7 +246,7 @@ func (s *Server) record(x *exchange) {
 		slog.Int("bytesOut", x.sent))
 	if cause := causeOf(x.err); cause != nil {
 		attributes = append(attributes, slog.String("cause", cause.Error()))
-		if s.isFault(code) {
+		if s.isFault(code) && !errors.Is(cause, context.Canceled) { // a client that went away is no fault
 			level = slog.LevelError
 		}
 	}

@@ -101,27 +101,32 @@ func (s *Service) Run(ctx context.Context) error { return s.keys.Run(ctx) }
 
 // AccessKey is a new access key: the only time that its secret is seen.
 type AccessKey struct {
-	ID string
-	// Secret belongs to the caller, who wipes it.
+	ID     string
 	Secret []byte
 }
 
-// CreateAccount makes an account and an access key of its root user. It fails with ErrAccountID or ErrAccountExists.
-func (s *Service) CreateAccount(ctx context.Context, id string) (AccessKey, error) {
+// CreateAccount makes an account and an access key of its root user. keep is given the key before the account exists, to
+// put it where it is not lost; if it fails, no account is made. The secret is wiped when keep has returned. It fails with
+// ErrAccountID or ErrAccountExists.
+func (s *Service) CreateAccount(ctx context.Context, id string, keep func(AccessKey) error) error {
 	if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
-		return AccessKey{}, ErrAccountID
+		return ErrAccountID
+	}
+	if err := s.cfg.Store.View(ctx, func(r store.Reader) error { return vacant(r, id) }); err != nil {
+		return fmt.Errorf("creating account %s: %w", id, err)
 	}
 	key, record, err := s.newAccessKey(ctx, policy.Principal{Type: policy.Root, Account: id, ARN: "arn:aws:iam::" + id + ":root"})
 	if err != nil {
-		return AccessKey{}, fmt.Errorf("making access key: %w", err)
+		return fmt.Errorf("making access key: %w", err)
+	}
+	err = keep(key)
+	clear(key.Secret)
+	if err != nil {
+		return fmt.Errorf("keeping the access key of account %s: %w", id, err)
 	}
 	err = s.cfg.Store.Update(ctx, func(t store.Txn) error {
-		_, found, err := t.Get(accountPrefix + id)
-		if err != nil {
+		if err := vacant(t, id); err != nil {
 			return err
-		}
-		if found {
-			return ErrAccountExists
 		}
 		if err := put(t, accountPrefix+id, account{ID: id, Created: record.Created}); err != nil {
 			return err
@@ -129,10 +134,18 @@ func (s *Service) CreateAccount(ctx context.Context, id string) (AccessKey, erro
 		return put(t, accessKeyPrefix+key.ID, record)
 	})
 	if err != nil {
-		clear(key.Secret)
-		return AccessKey{}, fmt.Errorf("creating account %s: %w", id, err)
+		return fmt.Errorf("creating account %s: %w", id, err)
 	}
-	return key, nil
+	return nil
+}
+
+// vacant fails if there is an account with the id.
+func vacant(r store.Reader, id string) error {
+	_, found, err := r.Get(accountPrefix + id)
+	if err == nil && found {
+		return ErrAccountExists
+	}
+	return err
 }
 
 func put(t store.Txn, key string, record any) error {

@@ -47,9 +47,22 @@ func open(t *testing.T, vault Vault) (*Service, store.Store) {
 	return s, st
 }
 
+// create makes an account and gives a copy of its key.
+func create(t *testing.T, s *Service, id string) (key AccessKey, err error) {
+	t.Helper()
+	var given []byte
+	err = s.CreateAccount(t.Context(), id, func(k AccessKey) error {
+		given = k.Secret
+		key = AccessKey{ID: k.ID, Secret: bytes.Clone(k.Secret)}
+		return nil
+	})
+	require.Empty(t, bytes.Trim(given, "\x00"), "the secret was not wiped")
+	return key, err
+}
+
 func TestCreateAccount(t *testing.T) {
 	s, st := open(t, fakeVault{})
-	key, err := s.CreateAccount(t.Context(), "111122223333")
+	key, err := create(t, s, "111122223333")
 	require.NoError(t, err)
 	require.Regexp(t, `^AKIA[A-Z2-7]{16}$`, key.ID)
 	require.Regexp(t, `^[A-Za-z0-9+/]{40}$`, string(key.Secret))
@@ -75,14 +88,14 @@ func TestCreateAccount(t *testing.T) {
 func TestCreateAccountRefuses(t *testing.T) {
 	s, _ := open(t, fakeVault{})
 	for _, id := range []string{"", "11112222333", "1111222233334", "11112222333a", "١١١١٢٢٢٢٣٣٣٣"} {
-		_, err := s.CreateAccount(t.Context(), id)
+		_, err := create(t, s, id)
 		require.ErrorIs(t, err, ErrAccountID, id)
 	}
-	first, err := s.CreateAccount(t.Context(), "111122223333")
+	first, err := create(t, s, "111122223333")
 	require.NoError(t, err)
-	_, err = s.CreateAccount(t.Context(), "111122223333")
+	_, err = create(t, s, "111122223333")
 	require.ErrorIs(t, err, ErrAccountExists)
-	other, err := s.CreateAccount(t.Context(), "444455556666")
+	other, err := create(t, s, "444455556666")
 	require.NoError(t, err)
 	require.NotEqual(t, first.ID, other.ID)
 	require.NotEqual(t, first.Secret, other.Secret)
@@ -97,11 +110,21 @@ func TestUnknownAccessKey(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestVaultFailureMakesNoAccount(t *testing.T) {
+func TestFailureMakesNoAccount(t *testing.T) {
 	broken := errors.New("the token is gone")
 	s, st := open(t, fakeVault{fail: broken})
-	_, err := s.CreateAccount(t.Context(), "111122223333")
+	_, err := create(t, s, "111122223333")
 	require.ErrorIs(t, err, broken)
+	requireNothing(t, st)
+
+	full := errors.New("the disk is full")
+	s, st = open(t, fakeVault{})
+	require.ErrorIs(t, s.CreateAccount(t.Context(), "111122223333", func(AccessKey) error { return full }), full)
+	requireNothing(t, st)
+}
+
+func requireNothing(t *testing.T, st store.Store) {
+	t.Helper()
 	require.NoError(t, st.View(t.Context(), func(r store.Reader) error {
 		return r.Scan("", "", func(name string, _ []byte) bool {
 			require.Fail(t, "a record was left", name)

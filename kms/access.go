@@ -40,13 +40,21 @@ func (s *Service) authorizeID(ctx context.Context, r *Request, a action, id stri
 	return key, nil
 }
 
-// permit decides whether the caller may do the action with the key: the principals of the key's own account may, others
-// may not. An account has no other principal than its root user yet.
+// permit decides with judge and enters the key into the request's list if the caller may use it.
 func (s *Service) permit(r *Request, a action, key *Key) error {
+	if err := s.judge(r, a, key); err != nil {
+		return err
+	}
+	r.Keys = append(r.Keys, key.ARN())
+	return nil
+}
+
+// judge decides whether the caller may do the action with the key: the principals of the key's own account may, others
+// may not. An account has no other principal than its root user yet.
+func (s *Service) judge(r *Request, a action, key *Key) error {
 	if key.Account != r.Caller.Account {
 		return denied(r, a, key.ARN())
 	}
-	r.Keys = append(r.Keys, key.ARN())
 	return nil
 }
 
@@ -115,20 +123,18 @@ func dryRun() error {
 	return Errorf(DryRunOperation, "The request would have succeeded, but the DryRun option is set.")
 }
 
-// tokenError makes what a caller may know of a token's failure; the cause goes to the log. BadInput is the caller's
-// matter and must be dealt with before.
-func tokenError(err error) error {
+// TokenError makes of a token's failure what a caller may know; the cause is for the log. BadInput is the caller's matter
+// and must be dealt with before. Other errors are given back as they are.
+func TokenError(err error) error {
 	var shown *Error
 	if err == nil || errors.As(err, &shown) {
 		return err
 	}
 	switch hsm.ClassOf(err) {
-	case hsm.TokenGone, hsm.SessionDead, hsm.KeyMissing, hsm.LoginFailed:
+	case hsm.TokenGone, hsm.SessionDead, hsm.KeyMissing, hsm.LoginFailed, hsm.TokenFull:
 		return &Error{Type: KeyUnavailable, Message: "The request was rejected because the key is not available. Try again later.", Cause: err}
 	case hsm.Busy:
 		return &Error{Type: DependencyTimeout, Message: "The system timed out while trying to fulfill the request.", Cause: err}
-	case hsm.TokenFull:
-		return &Error{Type: LimitExceeded, Message: "The HSM token has no room for another key.", Cause: err}
 	default:
 		return err
 	}

@@ -97,16 +97,20 @@ func (s *Service) DeleteAlias(ctx context.Context, r *Request, in *DeleteAliasIn
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
-	return s.changeAlias(ctx, r, in.AliasName, func(t *recorder, old *Alias) (*Alias, error) {
+	var key *Key
+	out, err := s.changeAlias(ctx, r, in.AliasName, func(t *recorder, old *Alias) (_ *Alias, err error) {
 		if old == nil {
 			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, in.AliasName))
 		}
-		key, err := t.key(r.Region, old.KeyID)
-		if err != nil || key == nil { // the alias of a key that is gone may go too
+		if key, err = t.key(r.Region, old.KeyID); err != nil || key == nil { // the alias of a key that is gone may go too
 			return nil, err
 		}
-		return nil, s.permit(r, actionDeleteAlias, key)
+		return nil, s.judge(r, actionDeleteAlias, key)
 	})
+	if err == nil && key != nil {
+		r.Keys = append(r.Keys, key.ARN())
+	}
+	return out, err
 }
 
 // changeAlias puts in the place of the caller's alias (nil if there is none) what f gives for it, nil for nothing, and

@@ -216,8 +216,11 @@ func (s *Service) newMaterial(ctx context.Context, r *Request, key *Key) (Materi
 		return Material{}, fmt.Errorf("making key material id: %w", err)
 	}
 	ref, err := region.Token.GenerateKey(ctx, hsm.KeyRequest{Kind: hsm.AES256, Label: "kms/" + key.ID, WrapUnder: region.WrapUnder})
+	if hsm.ClassOf(err) == hsm.TokenFull {
+		return Material{}, &Error{Type: LimitExceeded, Message: "The HSM token has no room for another key.", Cause: err}
+	}
 	if err != nil {
-		return Material{}, tokenError(err)
+		return Material{}, TokenError(err)
 	}
 	return Material{ID: hex.EncodeToString(id[:]), Ref: ref, Created: key.Created}, nil
 }

@@ -100,7 +100,7 @@ func (d *destination) dataKey(ctx context.Context, size int, dry bool) (plaintex
 	plaintext = make([]byte, size)
 	if err := d.region.Token.Random(ctx, plaintext); err != nil {
 		clear(plaintext)
-		return nil, nil, tokenError(err)
+		return nil, nil, TokenError(err)
 	}
 	if blob, err = d.seal(ctx, plaintext); err != nil {
 		clear(plaintext)
@@ -140,7 +140,7 @@ func (s *Service) GenerateRandom(ctx context.Context, r *Request, in *GenerateRa
 	plaintext := make([]byte, *in.NumberOfBytes)
 	if err := region.Token.Random(ctx, plaintext); err != nil {
 		clear(plaintext)
-		return nil, tokenError(err)
+		return nil, TokenError(err)
 	}
 	return &GenerateRandomOutput{Plaintext: plaintext}, nil
 }

@@ -88,5 +88,5 @@ func openError(err error) error {
 	if hsm.ClassOf(err) == hsm.BadInput {
 		return errBadCiphertext(err)
 	}
-	return tokenError(err)
+	return TokenError(err)
 }

@@ -35,6 +35,7 @@ const (
 	NotFound                   ErrorType = "NotFoundException"
 	Serialization              ErrorType = "SerializationException"
 	TagError                   ErrorType = "TagException"
+	Throttling                 ErrorType = "ThrottlingException"
 	UnknownOperation           ErrorType = "UnknownOperationException"
 	UnrecognizedClient         ErrorType = "UnrecognizedClientException"
 	UnsupportedOperation       ErrorType = "UnsupportedOperationException"

@@ -206,7 +206,7 @@ func (s *Service) destination(ctx context.Context, r *Request, a action, t *seal
 func (d *destination) seal(ctx context.Context, plaintext []byte) ([]byte, error) {
 	sealed, err := d.region.Token.Encrypt(ctx, d.sealing, plaintext)
 	if err != nil {
-		return nil, tokenError(err)
+		return nil, TokenError(err)
 	}
 	return marshal(d.header, sealed)
 }
@@ -219,7 +219,7 @@ func (f *source) reEncrypt(ctx context.Context, to *destination) ([]byte, error)
 		return nil, openError(err)
 	}
 	if err != nil {
-		return nil, tokenError(err)
+		return nil, TokenError(err)
 	}
 	return marshal(to.header, sealed)
 }

@@ -35,7 +35,21 @@ func InitVault(ctx context.Context, st store.Store, region string, token hsm.Tok
 	})
 }
 
-// OpenVault gives the vault. It fails with ErrNotInitialized, or when the Region of its key is not among tokens.
+// InUse tells whether the store has keys on the token of a Region, the service's own included.
+func InUse(ctx context.Context, st store.Store, region string) (used bool, err error) {
+	err = st.View(ctx, func(r store.Reader) error {
+		owners, err := systemOwners(r, region)
+		used = len(owners) > 0
+		if err != nil || used {
+			return err
+		}
+		return r.Scan(keyRecord(region, ""), "", func(string, []byte) bool { used = true; return false })
+	})
+	return used, err
+}
+
+// OpenVault gives the vault, having seen that its key works. It fails with ErrNotInitialized, or when the Region of its
+// key is not among tokens.
 func OpenVault(ctx context.Context, st store.Store, tokens map[string]hsm.Token) (hsm.Vault, error) {
 	var record vaultRecord
 	if err := loadSystem(ctx, st, vaultKey, &record); err != nil {
@@ -45,7 +59,15 @@ func OpenVault(ctx context.Context, st store.Store, tokens map[string]hsm.Token)
 	if !ok {
 		return hsm.Vault{}, fmt.Errorf("opening vault: its key is on the token of Region %s, which is not configured", record.Region)
 	}
-	return hsm.Vault{Token: token, Key: record.Key}, nil
+	vault := hsm.Vault{Token: token, Key: record.Key}
+	sealed, err := vault.Seal(ctx, vaultKey, []byte("works"))
+	if err == nil {
+		_, err = vault.Open(ctx, vaultKey, sealed)
+	}
+	if err != nil {
+		return hsm.Vault{}, fmt.Errorf("opening vault with the token of Region %s: %w", record.Region, err)
+	}
+	return vault, nil
 }
 
 // InitDomain makes the Region's wrapping key on its token, unless there is one.
@@ -73,7 +95,17 @@ func initKey(ctx context.Context, st store.Store, key string, token hsm.Token, r
 	if err != nil {
 		return fmt.Errorf("making %s: %w", request.Label, err)
 	}
-	return st.Update(ctx, func(t store.Txn) error { return (&recorder{Txn: t}).put(key, record(ref)) })
+	var late bool
+	err = st.Update(ctx, func(t store.Txn) error {
+		if _, late, err = t.Get(key); err != nil || late {
+			return err
+		}
+		return (&recorder{Txn: t}).put(key, record(ref))
+	})
+	if err == nil && late { // another process was faster; its key stays
+		return token.DestroyKey(ctx, ref)
+	}
+	return err
 }
 
 func loadSystem(ctx context.Context, st store.Store, key string, record any) error {

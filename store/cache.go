@@ -22,6 +22,8 @@ type Cache[T any] struct {
 	records *lru.LRU[string, T]
 	// changes counts invalidations: a record that was read before one of them must not be kept.
 	changes uint64
+	// blind is set when Run has ended: nothing is kept any more.
+	blind bool
 }
 
 // NewCache makes a cache of at most size records whose keys begin with prefix. decode must not keep its argument. Run
@@ -57,7 +59,7 @@ func (c *Cache[T]) Get(ctx context.Context, key string) (record T, found bool, e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.changes == changes {
+	if c.changes == changes && !c.blind {
 		c.records.Add(key, record)
 	}
 	return record, true, nil
@@ -75,8 +77,9 @@ func (c *Cache[T]) Forget(keys ...string) {
 	}
 }
 
-// Run follows the store's changes until ctx ends or the store is closed, and returns why.
+// Run follows the store's changes until ctx ends or the store is closed, and returns why. From then on nothing is kept.
 func (c *Cache[T]) Run(ctx context.Context) error {
+	defer c.retire()
 	for {
 		err := c.store.Watch(ctx, c.prefix, c.purge, func(changes []Change) error {
 			for _, change := range changes {
@@ -88,6 +91,13 @@ func (c *Cache[T]) Run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+func (c *Cache[T]) retire() {
+	c.mu.Lock()
+	c.blind = true
+	c.mu.Unlock()
+	c.purge()
 }
 
 func (c *Cache[T]) purge() {

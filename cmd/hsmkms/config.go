@@ -95,7 +95,16 @@ func (c *config) check() error {
 	case c.RequestTimeout <= 0 || c.DrainTimeout <= 0:
 		return errors.New("request_timeout and drain_timeout must be positive")
 	}
+	if c.Dev != nil && (c.Dev.CredentialsFile == "" || c.Dev.EnvFile == "") {
+		return errors.New("dev needs credentials_file and env_file")
+	}
+	tokens := map[[2]string]string{}
 	for name, region := range c.Regions {
+		token := [2]string{region.TokenLabel, region.TokenSerial}
+		if other, taken := tokens[token]; taken {
+			return fmt.Errorf("the Regions %s and %s name the same token", name, other)
+		}
+		tokens[token] = name
 		if !regionName.MatchString(name) {
 			return fmt.Errorf("%q is not the name of a Region, such as us-east-1", name)
 		}

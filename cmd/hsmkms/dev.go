@@ -73,5 +73,17 @@ func writeSecret(path string, content []byte) error {
 	if err := joinClose(file.Sync(), file.Close); err != nil {
 		return err
 	}
-	return os.Rename(file.Name(), path)
+	return rename(file.Name(), path)
+}
+
+// rename renames a file, for good even if the power fails.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	return joinClose(folder.Sync(), folder.Close)
 }

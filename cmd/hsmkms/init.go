@@ -31,12 +31,11 @@ already stays as it is.`,
 			if err != nil {
 				return err
 			}
+			prepare := func(*rooms) error { return nil }
 			if newToken {
-				if err := makeTokens(cfg); err != nil {
-					return err
-				}
+				prepare = func(r *rooms) error { return makeTokens(cmd.Context(), cfg, r) }
 			}
-			return initialize(cmd.Context(), cfg, account, credentials)
+			return initialize(cmd.Context(), cfg, prepare, account, credentials)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file")
@@ -48,29 +47,31 @@ already stays as it is.`,
 	return cmd
 }
 
-// makeTokens initialises the tokens of the configuration that the module does not have.
-func makeTokens(cfg *config) (err error) {
-	module, err := openModule(cfg, nil, slog.New(slog.DiscardHandler))
+// makeTokens initialises the tokens of the configuration that the module does not have, or not ready for a login. It makes
+// none where the store has keys already: their token is lost or out of reach, and an empty one would hide that.
+func makeTokens(ctx context.Context, cfg *config, r *rooms) error {
+	tokens, err := r.module.Tokens()
 	if err != nil {
 		return err
 	}
-	defer func() { err = joinClose(err, module.Close) }()
-	tokens, err := module.Tokens()
-	if err != nil {
-		return err
-	}
-	have := map[string]bool{}
+	ready := map[string]bool{}
 	for _, token := range tokens {
-		have[token.Label] = token.Initialized
+		ready[token.Label] = token.Initialized && token.PINSet
 	}
 	for name, region := range cfg.Regions {
-		if have[region.TokenLabel] {
+		if ready[region.TokenLabel] {
 			continue
 		}
-		if err := region.makeToken(module); err != nil {
+		used, err := kms.InUse(ctx, r.store, name)
+		if err == nil && used {
+			err = fmt.Errorf("the store has keys on token %q, which the module does not show", region.TokenLabel)
+		}
+		if err == nil {
+			err = region.makeToken(r.module)
+		}
+		if err != nil {
 			return fmt.Errorf("making the token of Region %s: %w", name, err)
 		}
-		have[region.TokenLabel] = true
 	}
 	return nil
 }
@@ -90,8 +91,8 @@ func (r regionConfig) makeToken(module *pkcs11.Module) error {
 }
 
 // initialize makes the service's own keys and the account.
-func initialize(ctx context.Context, cfg *config, account, credentials string) (err error) {
-	rooms, err := openRooms(ctx, cfg, nil, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+func initialize(ctx context.Context, cfg *config, prepare func(*rooms) error, account, credentials string) (err error) {
+	rooms, err := openRooms(ctx, cfg, nil, slog.New(slog.DiscardHandler), prepare)
 	if err != nil {
 		return err
 	}
@@ -122,25 +123,39 @@ func initialize(ctx context.Context, cfg *config, account, credentials string) (
 	return makeAccount(ctx, identities, account, credentials)
 }
 
-// makeAccount makes the account, unless it exists, and writes its root access key, which is never seen again.
+// makeAccount makes the account, unless it exists, and writes its root access key, which is never seen again. The key is
+// on disk, in a file beside credentials, before the account is; a process that dies in between loses nothing.
 func makeAccount(ctx context.Context, identities *iam.Service, account, credentials string) error {
-	// Shows that the file can be written, before a secret exists that could be lost.
-	if err := writeSecret(credentials+".new", nil); err != nil {
-		return fmt.Errorf("writing credentials: %w", err)
+	pending := credentials + ".new"
+	if done, err := settle(ctx, identities, pending, credentials); err != nil || done {
+		return err
 	}
-	defer os.Remove(credentials + ".new")
-	key, err := identities.CreateAccount(ctx, account)
+	err := identities.CreateAccount(ctx, account, func(key iam.AccessKey) error {
+		text := append([]byte("[default]\naws_access_key_id = "+key.ID+"\naws_secret_access_key = "), key.Secret...)
+		defer clear(text)
+		return writeSecret(pending, append(text, '\n'))
+	})
 	if errors.Is(err, iam.ErrAccountExists) {
+		if _, missing := os.Stat(credentials); missing != nil {
+			return fmt.Errorf("account %s exists, but the file with its access key does not: %w", account, missing)
+		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer clear(key.Secret)
-	text := append([]byte("[default]\naws_access_key_id = "+key.ID+"\naws_secret_access_key = "), key.Secret...)
-	defer clear(text)
-	if err := writeSecret(credentials, append(text, '\n')); err != nil {
-		return fmt.Errorf("writing credentials: %w", err)
+	return rename(pending, credentials)
+}
+
+// settle finishes what an earlier run left in the pending file: the key of an account that was made.
+func settle(ctx context.Context, identities *iam.Service, pending, credentials string) (bool, error) {
+	id, _, err := readCredentials(pending)
+	if err != nil {
+		return false, nil //nolint:nilerr // there is none, or not a whole one, and so no account was made with it
 	}
-	return nil
+	_, _, made, err := identities.Identity(ctx, id)
+	if err != nil || !made {
+		return false, err
+	}
+	return true, rename(pending, credentials)
 }

@@ -15,6 +15,7 @@ const logDelay = 100 * time.Millisecond
 // lines of the last moment; what must not be lost does not belong into a log.
 type bufferedLog struct {
 	*slog.Logger
+	out  io.Writer
 	mu   sync.Mutex
 	buf  *bufio.Writer
 	stop chan struct{}
@@ -22,7 +23,7 @@ type bufferedLog struct {
 }
 
 func newBufferedLog(w io.Writer, level slog.Level) *bufferedLog {
-	l := &bufferedLog{buf: bufio.NewWriterSize(w, 64<<10), stop: make(chan struct{}), done: make(chan struct{})}
+	l := &bufferedLog{out: w, buf: bufio.NewWriterSize(w, 64<<10), stop: make(chan struct{}), done: make(chan struct{})}
 	l.Logger = slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: level}))
 	go l.flushEvery(logDelay)
 	return l
@@ -32,7 +33,11 @@ func newBufferedLog(w io.Writer, level slog.Level) *bufferedLog {
 func (l *bufferedLog) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.buf.Write(line)
+	n, err := l.buf.Write(line)
+	if err != nil {
+		l.buf.Reset(l.out) // or the error would stay for ever
+	}
+	return n, err
 }
 
 func (l *bufferedLog) flushEvery(delay time.Duration) {
@@ -50,11 +55,13 @@ func (l *bufferedLog) flushEvery(delay time.Duration) {
 	}
 }
 
-// flush writes what waits. A log that cannot be written has nowhere to say so.
+// flush writes what waits. A log that cannot be written has nowhere to say so; the lines are lost, later ones are not.
 func (l *bufferedLog) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_ = l.buf.Flush()
+	if err := l.buf.Flush(); err != nil {
+		l.buf.Reset(l.out) // or the error would stay for ever
+	}
 }
 
 // close writes the last lines. Nothing may be logged after it.

@@ -35,59 +35,56 @@ func openModule(cfg *config, observe observer, log *slog.Logger) (*pkcs11.Module
 	return pkcs11.OpenModule(pkcs11.ModuleConfig{Path: cfg.Module.Path, Observe: observe, Log: log})
 }
 
-// openRooms opens the module, the tokens of all Regions and the store. The caller closes them.
-func openRooms(ctx context.Context, cfg *config, observe observer, log *slog.Logger) (*rooms, error) {
-	module, err := openModule(cfg, observe, log)
-	if err != nil {
+// openRooms opens the store, the module and the tokens of all Regions. The caller closes them. The store comes first,
+// because it lets in one process at a time. prepare, if set, is called before the tokens are opened.
+func openRooms(ctx context.Context, cfg *config, observe observer, log *slog.Logger, prepare func(*rooms) error) (_ *rooms, err error) {
+	r := &rooms{tokens: map[string]hsm.Token{}, pkcs11: map[string]*pkcs11.Token{}}
+	if r.store, err = bolt.Open(bolt.Config{Path: cfg.Store.Path}); err != nil {
 		return nil, err
 	}
-	r := &rooms{module: module, tokens: map[string]hsm.Token{}, pkcs11: map[string]*pkcs11.Token{}}
-	if err := r.open(ctx, cfg, log); err != nil {
+	if r.module, err = openModule(cfg, observe, log); err != nil {
+		return nil, joinClose(err, r.store.Close)
+	}
+	if prepare != nil {
+		err = prepare(r)
+	}
+	for name, region := range cfg.Regions {
+		if err != nil {
+			break
+		}
+		err = r.openToken(ctx, name, region, log)
+	}
+	if err != nil {
 		return nil, joinClose(err, r.close)
 	}
 	return r, nil
 }
 
-// open opens the store first: where another server has it, the tokens are not touched.
-func (r *rooms) open(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
-	if r.store, err = bolt.Open(bolt.Config{Path: cfg.Store.Path}); err != nil {
-		return err
-	}
-	for name, region := range cfg.Regions {
-		token, err := r.openToken(ctx, region, log)
-		if err != nil {
-			return fmt.Errorf("region %s: %w", name, err)
-		}
-		r.tokens[name], r.pkcs11[name] = token, token
-	}
-	return nil
-}
-
-// openToken looks at what a token truly does, refuses a profile that does not fit, and opens the token.
-func (r *rooms) openToken(ctx context.Context, region regionConfig, log *slog.Logger) (*pkcs11.Token, error) {
+// openToken looks at what a Region's token truly does, refuses a profile that does not fit, and opens the token.
+func (r *rooms) openToken(ctx context.Context, name string, region regionConfig, log *slog.Logger) error {
 	cfg, err := region.tokenConfig()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	found, err := r.module.Probe(ctx, cfg, pkcs11.ProbeAES)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("region %s: %w", name, err)
 	}
-	log.Info("probed token", "label", found.Token.Label, "serial", found.Token.Serial, "ivMode", found.GCM.IV,
+	log.Info("probed token", "region", name, "label", found.Token.Label, "serial", found.Token.Serial, "ivMode", found.GCM.IV,
 		"maxPlaintext", found.GCM.MaxPlaintext, "wraps", found.Wraps)
 	if found.GCM.IV != cfg.Profile.IV {
-		return nil, fmt.Errorf("the IV mode of token %q is %q, that of profile %q is %q", found.Token.Label, found.GCM.IV, cfg.Profile.Name, cfg.Profile.IV)
+		return fmt.Errorf("region %s: the token's IV mode is %q, that of profile %q is %q", name, found.GCM.IV, cfg.Profile.Name, cfg.Profile.IV)
 	}
-	return r.module.OpenToken(cfg)
+	token, err := r.module.OpenToken(cfg)
+	if err != nil {
+		return fmt.Errorf("region %s: %w", name, err)
+	}
+	r.tokens[name], r.pkcs11[name] = token, token
+	return nil
 }
 
-func (r *rooms) close() error {
-	var err error
-	if r.store != nil {
-		err = r.store.Close()
-	}
-	return joinClose(err, r.module.Close)
-}
+// close closes the tokens and the module, and then lets go of the store.
+func (r *rooms) close() error { return joinClose(r.module.Close(), r.store.Close) }
 
 // ready gives the checks for /readyz.
 func (r *rooms) ready() map[string]func(context.Context) error {

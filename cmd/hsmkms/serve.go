@@ -52,7 +52,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	defer out.close()
 	log := out.Logger
 	metrics := api.NewMetrics()
-	rooms, err := openRooms(ctx, cfg, metrics.Token, log)
+	rooms, err := openRooms(ctx, cfg, metrics.Token, log, nil)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handle
 	go func() { failed <- servers[1].Serve(adminListener) }()
 	log.Info("serving", "listen", listener.Addr().String(), "adminListen", adminListener.Addr().String(), "version", version)
 	if cfg.Dev != nil {
-		if err := cfg.Dev.announce(cfg, "http://"+listener.Addr().String()); err != nil {
+		if err := cfg.Dev.announce(cfg, endpoint(listener.Addr())); err != nil {
 			log.Error("announcing the server", "error", err)
 		}
 	}
@@ -205,6 +205,14 @@ func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handle
 		drained.sayLast()
 	}
 	return errors.Join(err, shutdown(servers, cfg.DrainTimeout))
+}
+
+// endpoint is the URL of an address for clients on this machine.
+func endpoint(address net.Addr) string {
+	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("http://127.0.0.1:%d", tcp.Port)
+	}
+	return "http://" + address.String()
 }
 
 // newHTTPServer bounds how long a client may take to send a request or to read an answer.

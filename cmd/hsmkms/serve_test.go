@@ -61,8 +61,11 @@ func BenchmarkHandler(b *testing.B) {
 	defer service.Close()
 	identities, err := iam.New(iam.Config{Store: st, Vault: hsm.Vault{Token: plainToken{}}})
 	require.NoError(b, err)
-	access, err := identities.CreateAccount(b.Context(), "111122223333")
-	require.NoError(b, err)
+	var access aws.Credentials
+	require.NoError(b, identities.CreateAccount(b.Context(), "111122223333", func(key iam.AccessKey) error {
+		access = aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: string(key.Secret)}
+		return nil
+	}))
 	cfg := &config{Regions: map[string]regionConfig{"us-east-1": {}}, RequestTimeout: 10 * time.Second}
 	handler, err := newHandler(cfg, service, identities, api.NewMetrics(), slog.New(slog.NewJSONHandler(sink{}, nil)))
 	require.NoError(b, err)
@@ -84,14 +87,13 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-func benchmarkRequest(b *testing.B, handler http.Handler, access iam.AccessKey, operation, body string) {
+func benchmarkRequest(b *testing.B, handler http.Handler, access aws.Credentials, operation, body string) {
 	r := httptest.NewRequestWithContext(b.Context(), http.MethodPost, "http://127.0.0.1:8600/", http.NoBody)
 	r.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	r.Header.Set("X-Amz-Target", "TrentService."+operation)
 	r.ContentLength = int64(len(body))
 	digest := sha256.Sum256([]byte(body))
-	credentials := aws.Credentials{AccessKeyID: access.ID, SecretAccessKey: string(access.Secret)}
-	require.NoError(b, v4.NewSigner().SignHTTP(b.Context(), credentials, r, hex.EncodeToString(digest[:]), "kms", "us-east-1", time.Now()))
+	require.NoError(b, v4.NewSigner().SignHTTP(b.Context(), access, r, hex.EncodeToString(digest[:]), "kms", "us-east-1", time.Now()))
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Body = io.NopCloser(bytes.NewReader([]byte(body)))

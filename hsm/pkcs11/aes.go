@@ -26,7 +26,7 @@ func (t *Token) Decrypt(ctx context.Context, o hsm.Opening) ([]byte, error) {
 		}
 		return append([]byte(nil), s.scratch[:n]...), nil
 	}
-	return do(ctx, t, &task[[]byte]{f: open, discard: func(b []byte) { clear(b) }})
+	return do(ctx, t, &task[[]byte]{f: open, discard: func(_ *session, b []byte) { clear(b) }})
 }
 
 // ReEncrypt implements hsm.Token. The plaintext goes from C_Decrypt into the session's scratch buffer and from there

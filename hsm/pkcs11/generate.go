@@ -31,17 +31,25 @@ func (t *Token) GenerateKey(ctx context.Context, r hsm.KeyRequest) (hsm.KeyRef, 
 		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("naming key: %w", err)}
 	}
 	ref := hsm.KeyRef{ID: hsm.KeyID(hex.EncodeToString(id[:])), Kind: r.Kind}
-	return do(ctx, t, &task[hsm.KeyRef]{once: r.WrapUnder == "", slow: true, f: func(s *session) (hsm.KeyRef, error) {
-		made, err := s.generate(ref, id[:], r)
-		if err != nil {
-			return hsm.KeyRef{}, err
-		}
-		if err := s.prove(made); err != nil {
-			_ = s.keys.destroy(s, made)
-			return hsm.KeyRef{}, fmt.Errorf("testing a new key: %w", err)
-		}
-		return made, nil
-	}})
+	return do(ctx, t, &task[hsm.KeyRef]{
+		once: r.WrapUnder == "",
+		slow: true,
+		f:    func(s *session) (hsm.KeyRef, error) { return s.generateProven(ref, id[:], r) },
+		// A key whose maker has gone is nobody's. If it can't be destroyed it is an orphan, which Objects reports.
+		discard: func(s *session, made hsm.KeyRef) { _ = s.keys.destroy(s, made) },
+	})
+}
+
+func (s *session) generateProven(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (hsm.KeyRef, error) {
+	made, err := s.generate(ref, id, r)
+	if err != nil {
+		return hsm.KeyRef{}, err
+	}
+	if err := s.prove(made); err != nil {
+		_ = s.keys.destroy(s, made)
+		return hsm.KeyRef{}, fmt.Errorf("testing a new key: %w", err)
+	}
+	return made, nil
 }
 
 func (s *session) generate(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (made hsm.KeyRef, err error) {

@@ -156,7 +156,7 @@ func TestAbandonedResult(t *testing.T) {
 	go func() { <-begun; cancel() }()
 	_, err := do(ctx, r.token, &task[[]byte]{
 		f:       func(*session) ([]byte, error) { close(begun); <-answer; return result, nil },
-		discard: func(b []byte) { clear(b); close(discarded) },
+		discard: func(_ *session, b []byte) { clear(b); close(discarded) },
 	})
 	close(answer)
 	require.Equal(t, hsm.Busy, hsm.ClassOf(err))

@@ -81,6 +81,9 @@ func (k *keys) acquire(ref hsm.KeyRef) (*loadedKey, error) {
 		return key, nil
 	}
 	key, err := k.load(ref, object)
+	for hsm.ClassOf(err) == hsm.TokenFull && k.shrink() { // the token has room for fewer keys than the cache
+		key, err = k.load(ref, object)
+	}
 	if err != nil {
 		return nil, ofAnchor(err)
 	}
@@ -137,6 +140,15 @@ func (k *keys) sweep() {
 		// A failure leaves a session object until the end of the epoch, which is no harm.
 		_ = k.anchor.destroy(handle)
 	}
+}
+
+// shrink drops the key that was not used for longest, and tells whether there was one. The caller holds anchorMu.
+func (k *keys) shrink() bool {
+	k.mu.Lock()
+	_, _, dropped := k.loaded.RemoveOldest()
+	k.mu.Unlock()
+	k.sweep()
+	return dropped
 }
 
 // forget drops what is known of a key, so that the next use looks anew. It takes its turn with acquire, which might
@@ -243,7 +255,7 @@ func (k *keys) load(ref hsm.KeyRef, object p11.ObjectHandle) (*loadedKey, error)
 
 // index finds all our persistent objects, once in an epoch: a search costs SoftHSM 19 microseconds an object.
 func (k *keys) index() error {
-	objects, err := k.search()
+	objects, err := k.search(k.anchor)
 	if err != nil {
 		return err
 	}
@@ -255,9 +267,9 @@ func (k *keys) index() error {
 	return nil
 }
 
-// list gives all our persistent objects as the token has them now.
-func (k *keys) list() ([]hsm.Object, error) {
-	objects, err := k.search()
+// list gives all our persistent objects as the token has them now, searched for on the session of the caller.
+func (k *keys) list(s *session) ([]hsm.Object, error) {
+	objects, err := k.search(s)
 	list := make([]hsm.Object, 0, len(objects))
 	for _, o := range objects {
 		list = append(list, o)
@@ -265,27 +277,25 @@ func (k *keys) list() ([]hsm.Object, error) {
 	return list, err
 }
 
-func (k *keys) search() (map[p11.ObjectHandle]hsm.Object, error) {
+func (k *keys) search(s *session) (map[p11.ObjectHandle]hsm.Object, error) {
 	k.objectsMu.Lock()
 	defer k.objectsMu.Unlock()
-	k.anchorMu.Lock()
-	defer k.anchorMu.Unlock()
-	handles, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
+	handles, err := s.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
 	if err == nil {
-		err = k.anchor.loggedIn()
+		err = s.loggedIn()
 	}
 	if err != nil {
-		return nil, ofAnchor(err)
+		return nil, err
 	}
 	objects := make(map[p11.ObjectHandle]hsm.Object, len(handles))
 	for _, handle := range handles {
-		label, err := k.anchor.read(handle, p11.CKA_LABEL)
+		label, err := s.read(handle, p11.CKA_LABEL)
 		if err != nil {
-			return nil, ofAnchor(err)
+			return nil, err
 		}
-		id, err := k.anchor.read(handle, p11.CKA_ID)
+		id, err := s.read(handle, p11.CKA_ID)
 		if err != nil {
-			return nil, ofAnchor(err)
+			return nil, err
 		}
 		if rest, ours := strings.CutPrefix(string(label), labelPrefix); ours && len(id) == keyIDSize {
 			objects[handle] = hsm.Object{ID: hsm.KeyID(hex.EncodeToString(id)), Label: rest}

@@ -163,7 +163,6 @@ func (m *Module) recoverAll() {
 			err = m.reopen(true)
 		}
 		if err == nil {
-			m.cfg.Log.Info("token re-opened")
 			return
 		}
 		m.cfg.Log.Error("re-opening token", "error", err, "pause", pause)
@@ -194,6 +193,9 @@ func (m *Module) reopen(restart bool) error {
 		if t.barred != nil { // a restart of the module will not help, and would harm the other tokens
 			m.cfg.Log.Error("token is out of service", "token", t.cfg.Label, "error", err)
 			continue
+		}
+		if err == nil {
+			m.cfg.Log.Info("token re-opened", "token", t.cfg.Label)
 		}
 		failures = errors.Join(failures, err)
 	}
@@ -237,6 +239,8 @@ type TokenInfo struct {
 	Model        string `json:"model"`
 	Firmware     string `json:"firmware"`
 	Initialized  bool   `json:"initialized"`
+	// PINSet tells whether the token has a user PIN, without which nobody can log in.
+	PINSet bool `json:"pinSet"`
 	// MaxSessions is what the token says; 0 when it says nothing of use.
 	MaxSessions int `json:"maxSessions,omitempty"`
 }
@@ -262,7 +266,7 @@ func (m *Module) list() ([]TokenInfo, error) {
 		infos = append(infos, TokenInfo{
 			Slot: slot, Label: i.Label, Serial: i.SerialNumber, Manufacturer: i.ManufacturerID, Model: i.Model,
 			Firmware:    fmt.Sprintf("%d.%d", i.FirmwareVersion.Major, i.FirmwareVersion.Minor),
-			Initialized: i.Flags&p11.CKF_TOKEN_INITIALIZED != 0, MaxSessions: sessionLimit(i),
+			Initialized: i.Flags&p11.CKF_TOKEN_INITIALIZED != 0, PINSet: i.Flags&p11.CKF_USER_PIN_INITIALIZED != 0, MaxSessions: sessionLimit(i),
 		})
 	}
 	return infos, nil
@@ -286,6 +290,9 @@ func (m *Module) find(label, serial string) (TokenInfo, error) {
 	infos = slices.DeleteFunc(infos, func(i TokenInfo) bool {
 		return !i.Initialized || i.Label != label || serial != "" && i.Serial != serial
 	})
+	if len(infos) > 1 { // one without a PIN is a remainder, see InitToken
+		infos = slices.DeleteFunc(infos, func(i TokenInfo) bool { return !i.PINSet })
+	}
 	switch len(infos) {
 	case 0:
 		return TokenInfo{}, &hsm.Error{Class: hsm.TokenGone, Cause: fmt.Errorf("no token with label %q and serial %q", label, serial)}
@@ -297,7 +304,8 @@ func (m *Module) find(label, serial string) (TokenInfo, error) {
 }
 
 // InitToken initialises the first uninitialised token of the module with a label that no other has, an SO PIN and a user
-// PIN (C_InitToken, C_InitPIN). It is for development tokens; the caller wipes the PINs.
+// PIN (C_InitToken, C_InitPIN). A token that a process which died in between left without a user PIN gets one. It is for
+// development tokens; the caller wipes the PINs.
 func (m *Module) InitToken(label string, soPIN, userPIN []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -305,8 +313,14 @@ func (m *Module) InitToken(label string, soPIN, userPIN []byte) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(infos, func(i TokenInfo) bool { return i.Initialized && i.Label == label }) {
-		return fmt.Errorf("a token with the label %q exists already", label) // two could not be told apart
+	if at := slices.IndexFunc(infos, func(i TokenInfo) bool { return i.Initialized && i.Label == label }); at >= 0 {
+		if infos[at].PINSet {
+			return fmt.Errorf("a token with the label %q exists already", label) // two could not be told apart
+		}
+		if err := m.initPIN(infos[at].Slot, soPIN, userPIN); hsm.ClassOf(err) != hsm.LoginFailed {
+			return err
+		}
+		// It has no SO PIN either, or somebody else's, and nobody can log in. Another token is made beside it.
 	}
 	free := slices.IndexFunc(infos, func(i TokenInfo) bool { return !i.Initialized })
 	if free < 0 {
@@ -316,12 +330,19 @@ func (m *Module) InitToken(label string, soPIN, userPIN []byte) error {
 	if err := m.call("C_InitToken", func() error { return m.ctx.InitToken(slot, string(soPIN), label) }); err != nil {
 		return fmt.Errorf("initialising token: %w", err)
 	}
-	// SoftHSM moves a new token to another slot.
-	info, err := m.find(label, "")
+	now, err := m.list()
 	if err != nil {
 		return err
 	}
-	return m.initPIN(info.Slot, soPIN, userPIN)
+	// SoftHSM moves a new token to another slot and gives it its serial only then.
+	made := slices.IndexFunc(now, func(i TokenInfo) bool {
+		return i.Initialized && i.Label == label &&
+			!slices.ContainsFunc(infos, func(old TokenInfo) bool { return old.Initialized && old.Serial == i.Serial })
+	})
+	if made < 0 {
+		return errors.New("initialising token: it cannot be found now")
+	}
+	return m.initPIN(now[made].Slot, soPIN, userPIN)
 }
 
 func (m *Module) initPIN(slot uint, soPIN, userPIN []byte) error {

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	p11 "github.com/miekg/pkcs11"
+
 	"hsmkms/hsm"
 )
 
@@ -14,17 +16,19 @@ type job interface {
 	run(s *session)
 	// failure is the error of the last run.
 	failure() error
+	// blame gives that error another class.
+	blame(hsm.Class)
 	// repeatable jobs leave nothing behind on the token and may be run again on another session.
 	repeatable() bool
 	// finish hands the result to the caller, or discards it if the caller has gone.
-	finish()
+	finish(s *session)
 }
 
 // task is a job with a result.
 type task[T any] struct {
 	f func(*session) (T, error)
-	// discard, if set, wipes a result that nobody is waiting for any more.
-	discard func(T)
+	// discard, if set, undoes or wipes a result that nobody is waiting for any more.
+	discard func(*session, T)
 	// once marks what must not be run again after a failure, because it may have left something on the token.
 	once bool
 	// slow marks what changes or searches persistent objects, which can take seconds.
@@ -39,6 +43,8 @@ type task[T any] struct {
 func (t *task[T]) failure() error   { return t.err }
 func (t *task[T]) repeatable() bool { return !t.once }
 
+func (t *task[T]) blame(class hsm.Class) { t.err = reclassed(t.err, class) }
+
 func (t *task[T]) run(s *session) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -48,13 +54,13 @@ func (t *task[T]) run(s *session) {
 	t.value, t.err = t.f(s)
 }
 
-func (t *task[T]) finish() {
+func (t *task[T]) finish(s *session) {
 	if t.settled.CompareAndSwap(false, true) {
 		close(t.done)
 		return
 	}
-	if t.discard != nil {
-		t.discard(t.value)
+	if t.discard != nil && t.err == nil {
+		t.discard(s, t.value)
 	}
 }
 
@@ -148,7 +154,7 @@ func (e *epoch) work(s *session, lane <-chan job) {
 			if !sound {
 				e.lose() // before the caller hears of it, who may at once ask again
 			}
-			j.finish()
+			j.finish(s)
 			if !sound {
 				return
 			}
@@ -159,7 +165,7 @@ func (e *epoch) work(s *session, lane <-chan job) {
 // serve runs a job, once more on a fresh session if the first was lost, and tells whether the session can go on.
 func (e *epoch) serve(s *session, j job) bool {
 	j.run(s)
-	if !suspect(j.failure()) {
+	if !s.doubtful(j) {
 		return true
 	}
 	if err := s.replace(); err != nil {
@@ -170,10 +176,25 @@ func (e *epoch) serve(s *session, j job) bool {
 		return true
 	}
 	j.run(s)
-	return hsm.ClassOf(j.failure()) != hsm.TokenGone && (!suspect(j.failure()) || s.replace() == nil)
+	if !s.doubtful(j) {
+		return true
+	}
+	return hsm.ClassOf(j.failure()) != hsm.TokenGone && s.replace() == nil
 }
 
-// suspect tells whether the session on which err came up must not be used again.
+// doubtful tells whether the session on which the job failed must not be used again. A code that says nothing
+// (CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED) is how some tokens say that they are broken, so the session is tried.
+func (s *session) doubtful(j job) bool {
+	err := j.failure()
+	vague := isCode(err, p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED) && hsm.ClassOf(err) == hsm.Failed
+	if vague && s.check() != nil {
+		j.blame(hsm.TokenGone)
+		return true
+	}
+	return suspect(err)
+}
+
+// suspect tells whether err says that its session is lost.
 func suspect(err error) bool {
 	switch hsm.ClassOf(err) {
 	case hsm.SessionDead, hsm.TokenGone:

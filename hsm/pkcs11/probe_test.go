@@ -468,7 +468,7 @@ func TestCapabilitiesJSON(t *testing.T) {
 	text, err := json.Marshal(caps)
 	require.NoError(t, err)
 	require.JSONEq(t, `{
-		"token": {"slot": 0, "label": "", "serial": "", "manufacturer": "", "model": "", "firmware": "", "initialized": false},
+		"token": {"slot": 0, "label": "", "serial": "", "manufacturer": "", "model": "", "firmware": "", "initialized": false, "pinSet": false},
 		"limits": {"maxRwSessions": 9, "freePublicMemory": 0},
 		"scope": "aes",
 		"gcm": {"ivMode": "caller", "forged": "C_Decrypt 0x40", "maxPlaintext": 6144},

@@ -47,6 +47,8 @@ func TestDeadToken(t *testing.T) {
 func TestRestart(t *testing.T) {
 	for name, rules := range map[string][]string{
 		"device error":             {"C_Finalize", "* rv=0x30 until=C_Initialize"},
+		"general error":            {"C_Finalize", "* rv=0x5 until=C_Initialize"},
+		"function failed":          {"C_Finalize", "* rv=0x6 until=C_Initialize"},
 		"not initialised any more": {"C_Finalize rv=0x190 when=after until=C_Initialize", "* rv=0x190 until=C_Initialize"},
 		"C_Initialize fails once":  {"C_Finalize", "C_Initialize rv=0x5 count=1", "* rv=0x30 until=C_Initialize"},
 		"sessions only":            {"C_GenerateRandom rv=0x30 until=C_Initialize", "C_OpenSession rv=0xB1 until=C_Initialize", "C_Decrypt rv=0x30 count=1"},

@@ -199,5 +199,5 @@ func (t *Token) Check(ctx context.Context) error {
 
 // Objects implements hsm.Token.
 func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
-	return do(ctx, t, &task[[]hsm.Object]{slow: true, f: func(s *session) ([]hsm.Object, error) { return s.keys.list() }})
+	return do(ctx, t, &task[[]hsm.Object]{slow: true, f: func(s *session) ([]hsm.Object, error) { return s.keys.list(s) }})
 }

@@ -3,8 +3,10 @@
 package contract
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,7 +20,7 @@ var servers = map[string]*kmstest.Server{}
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
-func run(m *testing.M) int {
+func run(m *testing.M) (code int) {
 	defer kmstest.Cleanup()
 	module, err := hsmtest.FindModule()
 	if err != nil {
@@ -39,12 +41,27 @@ func run(m *testing.M) int {
 			return 1
 		}
 		defer func() {
-			if err := servers[home].Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, "stopping server:", err)
+			if err := end(servers[home]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = 1
 			}
 		}()
 	}
 	return m.Run()
+}
+
+// end stops a server. It fails when the server died of a data race or the like, and when it logged an error: no test
+// sends anything that may make the server itself fail.
+func end(s *kmstest.Server) error {
+	if err := s.Stop(); err != nil {
+		return fmt.Errorf("stopping server: %w: %s", err, s.Log())
+	}
+	for line := range strings.Lines(s.Log()) {
+		if strings.Contains(line, `"level":"ERROR"`) {
+			return errors.New("the server failed: " + line)
+		}
+	}
+	return nil
 }
 
 // each runs a test against both homes.

@@ -125,7 +125,7 @@ func marks(t *testing.T, s *kmstest.Server, blob []byte, moved string) map[strin
 	pin, err := os.ReadFile(filepath.Join(s.Dir, "pin"))
 	require.NoError(t, err)
 	require.Equal(t, hsmtest.PIN, strings.TrimSpace(string(pin)))
-	text := func(b []byte) string { return strings.Trim(fmt.Sprint(b), "[]") }
+	text := func(b []byte) string { return strings.Trim(fmt.Sprint(b), "[]") } //nolint:staticcheck // the numbers are what a careless log would show
 	return map[string]string{
 		"the plaintext":                   markPlaintext,
 		"the plaintext in base64":         base64.RawStdEncoding.EncodeToString([]byte(markPlaintext)),

@@ -1,0 +1,64 @@
+package test
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"hsmkms/test/kmstest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	kmstest.Cleanup()
+	os.Exit(code)
+}
+
+// operationRow is a row of the table in docs/api.md.
+var operationRow = regexp.MustCompile(`(?m)^\| (\w+) \| (complete|not yet) \|`)
+
+// tableLine is a line of any table: none of them may escape operationRow.
+var tableLine = regexp.MustCompile(`(?m)^\s*\|`)
+
+// TestDocumentedOperations holds docs/api.md to what a running server does with each operation of the published model.
+func TestDocumentedOperations(t *testing.T) {
+	page, err := os.ReadFile("../docs/api.md")
+	require.NoError(t, err)
+	rows := operationRow.FindAllSubmatch(page, -1)
+	require.Len(t, tableLine.FindAll(page, -1), len(rows)+2, "rows, head and rule")
+
+	var listed []string
+	s := kmstest.Start(t, kmstest.Options{})
+	for _, row := range rows {
+		operation, status := string(row[1]), string(row[2])
+		listed = append(listed, operation)
+		require.Equal(t, status, statusOf(t, s, operation), operation)
+	}
+	text, err := os.ReadFile("../api/model/kms-2014-11-01.json")
+	require.NoError(t, err)
+	var model struct{ Operations map[string]json.RawMessage }
+	require.NoError(t, json.Unmarshal(text, &model))
+	require.Len(t, model.Operations, 54)
+	require.Equal(t, slices.Sorted(maps.Keys(model.Operations)), listed)
+}
+
+// statusOf asks the server. A request that is an array is refused by each operation that reads its request, and by one
+// that does not exist in another way.
+func statusOf(t *testing.T, s *kmstest.Server, operation string) string {
+	t.Helper()
+	answer := s.Post(t, operation, "[]")
+	require.Equal(t, http.StatusBadRequest, answer.Status)
+	switch answer.JSON(t)["__type"] {
+	case "SerializationException":
+		return "complete"
+	case "UnsupportedOperationException":
+		return "not yet"
+	}
+	return answer.Body
+}
