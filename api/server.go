@@ -230,12 +230,21 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange, out *bytes.Buffer) {
 // record writes the log line of a request. It names the operation, the keys and the outcome, and holds nothing of the
 // request's or the answer's content.
 func (s *Server) record(x *exchange) {
-	took := time.Since(x.start)
+	now := time.Now()
+	took := now.Sub(x.start)
 	code := kms.TypeOf(x.err)
 	s.cfg.Metrics.request(x.request.Operation, code, took)
-	level := slog.LevelInfo
-	attributes := make([]slog.Attr, 0, 10)
-	attributes = append(attributes,
+	level, cause := slog.LevelInfo, causeOf(x.err)
+	if s.isFault(code) && !errors.Is(cause, context.Canceled) { // a client that went away is no fault
+		level = slog.LevelError
+	}
+	// The handler is called directly, because Logger would look up a source line that the log does not show.
+	handler, ctx := s.cfg.Log.Handler(), context.Background()
+	if !handler.Enabled(ctx, level) {
+		return
+	}
+	line := slog.NewRecord(now, level, "request", 0)
+	line.AddAttrs(
 		slog.String("requestId", x.request.ID),
 		slog.String("operation", x.request.Operation),
 		slog.String("keys", strings.Join(x.request.Keys, " ")),
@@ -244,13 +253,10 @@ func (s *Server) record(x *exchange) {
 		slog.Int64("microseconds", took.Microseconds()),
 		slog.Int("bytesIn", x.received),
 		slog.Int("bytesOut", x.sent))
-	if cause := causeOf(x.err); cause != nil {
-		attributes = append(attributes, slog.String("cause", cause.Error()))
-		if s.isFault(code) && !errors.Is(cause, context.Canceled) { // a client that went away is no fault
-			level = slog.LevelError
-		}
+	if cause != nil {
+		line.AddAttrs(slog.String("cause", cause.Error()))
 	}
-	s.cfg.Log.LogAttrs(context.Background(), level, "request", attributes...)
+	_ = handler.Handle(ctx, line) // a log that cannot be written has nowhere to say so
 }
 
 func principalARN(p *policy.Principal) string {
