@@ -36,6 +36,14 @@ func checkContext(context map[string]string) error {
 	return nil
 }
 
+// usableWith is usable for an action that has an algorithm.
+func usableWith(r *Request, a action, key *Key, algorithm EncryptionAlgorithm) error {
+	if err := usable(r, a, key); err != nil {
+		return err
+	}
+	return checkAlgorithm(key, algorithm)
+}
+
 // checkAlgorithm fails for an algorithm that the key does not have; none given means the symmetric one.
 func checkAlgorithm(key *Key, algorithm EncryptionAlgorithm) error {
 	if algorithm == "" {

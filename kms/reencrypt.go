@@ -107,10 +107,7 @@ func (s *Service) source(ctx context.Context, r *Request, a action, t *openTarge
 	if err != nil {
 		return nil, err
 	}
-	if err := usable(r, a, key); err != nil {
-		return nil, err
-	}
-	if err := checkAlgorithm(key, t.algorithm); err != nil {
+	if err := usableWith(r, a, key, t.algorithm); err != nil {
 		return nil, err
 	}
 	from := &source{region: region, key: key}
@@ -191,10 +188,7 @@ func (s *Service) destination(ctx context.Context, r *Request, a action, t *seal
 	if err != nil {
 		return nil, err
 	}
-	if err := usable(r, a, key); err != nil {
-		return nil, err
-	}
-	if err := checkAlgorithm(key, t.algorithm); err != nil {
+	if err := usableWith(r, a, key, t.algorithm); err != nil {
 		return nil, err
 	}
 	to := &destination{region: region, key: key}
