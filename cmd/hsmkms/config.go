@@ -98,13 +98,12 @@ func (c *config) check() error {
 	if c.Dev != nil && (c.Dev.CredentialsFile == "" || c.Dev.EnvFile == "") {
 		return errors.New("dev needs credentials_file and env_file")
 	}
-	tokens := map[[2]string]string{}
 	for name, region := range c.Regions {
-		token := [2]string{region.TokenLabel, region.TokenSerial}
-		if other, taken := tokens[token]; taken {
-			return fmt.Errorf("the Regions %s and %s name the same token", name, other)
+		for other, beside := range c.Regions {
+			if name != other && region.sameToken(beside) {
+				return fmt.Errorf("the Regions %s and %s name the same token", name, other)
+			}
 		}
-		tokens[token] = name
 		if !regionName.MatchString(name) {
 			return fmt.Errorf("%q is not the name of a Region, such as us-east-1", name)
 		}
@@ -113,6 +112,11 @@ func (c *config) check() error {
 		}
 	}
 	return nil
+}
+
+// sameToken tells whether two Regions may mean one token, which can't be: each would take the other's keys for orphans.
+func (r regionConfig) sameToken(other regionConfig) bool {
+	return r.TokenLabel == other.TokenLabel && (r.TokenSerial == other.TokenSerial || r.TokenSerial == "" || other.TokenSerial == "")
 }
 
 func (r regionConfig) check() error {

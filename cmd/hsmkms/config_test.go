@@ -59,7 +59,7 @@ func TestLoadConfigRefuses(t *testing.T) {
 		"not token or wrapped":    strings.Replace(goodConfig, "wrapped", "elsewhere", 1),
 		"must not be negative":    strings.Replace(goodConfig, "key_cache: 7", "key_cache: -7", 1),
 		"must be positive":        goodConfig + "request_timeout: -1s\n",
-		"name the same token":     strings.Replace(goodConfig, "  us-east-1:", "  us-west-1: {token_label: one, pin_file: x}\n  us-east-1:", 1),
+		"name the same token":     strings.Replace(goodConfig, "  us-east-1:", "  us-west-1: {token_label: one, token_serial: s, pin_file: x}\n  us-east-1:", 1),
 		"dev needs":               goodConfig + "dev: {env_file: x}\n",
 		"loud":                    goodConfig + "log_level: loud\n",
 	} {

@@ -73,15 +73,15 @@ func writeSecret(path string, content []byte) error {
 	if err := joinClose(file.Sync(), file.Close); err != nil {
 		return err
 	}
-	return rename(file.Name(), path)
-}
-
-// rename renames a file, for good even if the power fails.
-func rename(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
+	if err := os.Rename(file.Name(), path); err != nil {
 		return err
 	}
-	folder, err := os.Open(filepath.Dir(to))
+	return syncFolder(path)
+}
+
+// syncFolder makes the name of a file survive a loss of power.
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}

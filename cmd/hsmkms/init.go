@@ -55,8 +55,8 @@ func makeTokens(ctx context.Context, cfg *config, r *rooms) error {
 		return err
 	}
 	ready := map[string]bool{}
-	for _, token := range tokens {
-		ready[token.Label] = token.Initialized && token.PINSet
+	for _, token := range tokens { // beside a token there may be remainders with its label, see pkcs11.Module.InitToken
+		ready[token.Label] = ready[token.Label] || token.Initialized && token.PINSet
 	}
 	for name, region := range cfg.Regions {
 		if ready[region.TokenLabel] {
@@ -124,11 +124,24 @@ func initialize(ctx context.Context, cfg *config, prepare func(*rooms) error, ac
 }
 
 // makeAccount makes the account, unless it exists, and writes its root access key, which is never seen again. The key is
-// on disk, in a file beside credentials, before the account is; a process that dies in between loses nothing.
+// on disk, in a file beside credentials, before the account is; a process that dies in between loses nothing. A file with
+// the key of another account is never overwritten.
 func makeAccount(ctx context.Context, identities *iam.Service, account, credentials string) error {
 	pending := credentials + ".new"
-	if done, err := settle(ctx, identities, pending, credentials); err != nil || done {
-		return err
+	for _, file := range []string{credentials, pending} {
+		owner, err := ownerOf(ctx, identities, file)
+		if err != nil {
+			return err
+		}
+		switch {
+		case owner == "":
+			continue
+		case owner != account:
+			return fmt.Errorf("%s holds the access key of account %s: move it away first", file, owner)
+		case file == pending: // left by a run that died
+			return publish(pending, credentials)
+		}
+		return nil
 	}
 	err := identities.CreateAccount(ctx, account, func(key iam.AccessKey) error {
 		text := append([]byte("[default]\naws_access_key_id = "+key.ID+"\naws_secret_access_key = "), key.Secret...)
@@ -136,26 +149,34 @@ func makeAccount(ctx context.Context, identities *iam.Service, account, credenti
 		return writeSecret(pending, append(text, '\n'))
 	})
 	if errors.Is(err, iam.ErrAccountExists) {
-		if _, missing := os.Stat(credentials); missing != nil {
-			return fmt.Errorf("account %s exists, but the file with its access key does not: %w", account, missing)
-		}
-		return nil
+		return fmt.Errorf("account %s exists, but %s does not hold its access key", account, credentials)
 	}
 	if err != nil {
 		return err
 	}
-	return rename(pending, credentials)
+	return publish(pending, credentials)
 }
 
-// settle finishes what an earlier run left in the pending file: the key of an account that was made.
-func settle(ctx context.Context, identities *iam.Service, pending, credentials string) (bool, error) {
-	id, _, err := readCredentials(pending)
+// ownerOf gives the account whose access key a credentials file holds; "" if there is none, or no account has the key.
+func ownerOf(ctx context.Context, identities *iam.Service, file string) (account string, err error) {
+	id, _, err := readCredentials(file)
 	if err != nil {
-		return false, nil //nolint:nilerr // there is none, or not a whole one, and so no account was made with it
+		return "", nil //nolint:nilerr // there is no file, or not a whole one, and so no account was made with it
 	}
-	_, _, made, err := identities.Identity(ctx, id)
-	if err != nil || !made {
-		return false, err
+	principal, _, found, err := identities.Identity(ctx, id)
+	if err != nil || !found {
+		return "", err
 	}
-	return true, rename(pending, credentials)
+	return principal.Account, nil
+}
+
+// publish gives the file with a new access key its name, unless there is a file of that name.
+func publish(pending, credentials string) error {
+	if err := os.Link(pending, credentials); err != nil {
+		return fmt.Errorf("the access key is in %s: %w", pending, err)
+	}
+	if err := os.Remove(pending); err != nil {
+		return err
+	}
+	return syncFolder(credentials)
 }

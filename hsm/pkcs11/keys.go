@@ -85,7 +85,7 @@ func (k *keys) acquire(ref hsm.KeyRef) (*loadedKey, error) {
 		key, err = k.load(ref, object)
 	}
 	if err != nil {
-		return nil, ofAnchor(err)
+		return nil, k.ofAnchor(err)
 	}
 	k.mu.Lock()
 	k.loaded.Add(ref.ID, key)
@@ -190,11 +190,11 @@ func (k *keys) object(id hsm.KeyID) (p11.ObjectHandle, error) {
 	defer k.anchorMu.Unlock()
 	found, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_ID, raw), p11.NewAttribute(p11.CKA_TOKEN, true)})
 	if err != nil {
-		return 0, ofAnchor(err)
+		return 0, k.ofAnchor(err)
 	}
 	if len(found) == 0 {
 		if err := k.anchor.loggedIn(); err != nil {
-			return 0, ofAnchor(err)
+			return 0, k.ofAnchor(err)
 		}
 		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: fmt.Errorf("no object with CKA_ID %s", id)}
 	}
@@ -212,9 +212,9 @@ func ckaID(id hsm.KeyID) ([]byte, error) {
 }
 
 // ofAnchor makes the loss of the anchor's session the loss of the token: with it go all session objects, and another
-// one takes a new epoch.
-func ofAnchor(err error) error {
-	if hsm.ClassOf(err) == hsm.SessionDead {
+// one takes a new epoch. A code that says nothing is believed if the anchor still works. The caller holds anchorMu.
+func (k *keys) ofAnchor(err error) error {
+	if hsm.ClassOf(err) == hsm.SessionDead || vague(err) && k.anchor.check() != nil {
 		return reclassed(err, hsm.TokenGone)
 	}
 	return err
@@ -277,23 +277,22 @@ func (k *keys) list(s *session) ([]hsm.Object, error) {
 	return list, err
 }
 
+// search finds our persistent objects. SoftHSM does not bear it that session objects are made or destroyed at the same
+// moment, so it takes turns with the anchor, call by call: a key that is loaded meanwhile waits for one of them.
 func (k *keys) search(s *session) (map[p11.ObjectHandle]hsm.Object, error) {
 	k.objectsMu.Lock()
 	defer k.objectsMu.Unlock()
-	handles, err := s.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
-	if err == nil {
-		err = s.loggedIn()
-	}
+	handles, err := k.findAll(s)
 	if err != nil {
 		return nil, err
 	}
 	objects := make(map[p11.ObjectHandle]hsm.Object, len(handles))
 	for _, handle := range handles {
-		label, err := s.read(handle, p11.CKA_LABEL)
+		label, err := k.readInTurn(s, handle, p11.CKA_LABEL)
 		if err != nil {
 			return nil, err
 		}
-		id, err := s.read(handle, p11.CKA_ID)
+		id, err := k.readInTurn(s, handle, p11.CKA_ID)
 		if err != nil {
 			return nil, err
 		}
@@ -302,6 +301,22 @@ func (k *keys) search(s *session) (map[p11.ObjectHandle]hsm.Object, error) {
 		}
 	}
 	return objects, nil
+}
+
+func (k *keys) findAll(s *session) ([]p11.ObjectHandle, error) {
+	k.anchorMu.Lock()
+	defer k.anchorMu.Unlock()
+	handles, err := s.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
+	if err != nil {
+		return nil, err
+	}
+	return handles, s.loggedIn()
+}
+
+func (k *keys) readInTurn(s *session, object p11.ObjectHandle, kind uint) ([]byte, error) {
+	k.anchorMu.Lock()
+	defer k.anchorMu.Unlock()
+	return s.read(object, kind)
 }
 
 // find searches for objects. The caller holds objectsMu and the right to the session.

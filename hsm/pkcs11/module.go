@@ -313,14 +313,9 @@ func (m *Module) InitToken(label string, soPIN, userPIN []byte) error {
 	if err != nil {
 		return err
 	}
-	if at := slices.IndexFunc(infos, func(i TokenInfo) bool { return i.Initialized && i.Label == label }); at >= 0 {
-		if infos[at].PINSet {
-			return fmt.Errorf("a token with the label %q exists already", label) // two could not be told apart
-		}
-		if err := m.initPIN(infos[at].Slot, soPIN, userPIN); hsm.ClassOf(err) != hsm.LoginFailed {
-			return err
-		}
-		// It has no SO PIN either, or somebody else's, and nobody can log in. Another token is made beside it.
+	done, err := m.finishToken(infos, label, soPIN, userPIN)
+	if err != nil || done {
+		return err
 	}
 	free := slices.IndexFunc(infos, func(i TokenInfo) bool { return !i.Initialized })
 	if free < 0 {
@@ -343,6 +338,24 @@ func (m *Module) InitToken(label string, soPIN, userPIN []byte) error {
 		return errors.New("initialising token: it cannot be found now")
 	}
 	return m.initPIN(now[made].Slot, soPIN, userPIN)
+}
+
+// finishToken gives a token of the label that has no user PIN one, and tells whether there was such a token. One whose SO
+// PIN is not ours is a remainder without use, and another token may be made beside it.
+func (m *Module) finishToken(infos []TokenInfo, label string, soPIN, userPIN []byte) (bool, error) {
+	infos = slices.DeleteFunc(slices.Clone(infos), func(i TokenInfo) bool { return !i.Initialized || i.Label != label })
+	if slices.ContainsFunc(infos, func(i TokenInfo) bool { return i.PINSet }) {
+		return false, fmt.Errorf("a token with the label %q exists already", label) // two could not be told apart
+	}
+	for _, info := range infos {
+		err := m.initPIN(info.Slot, soPIN, userPIN)
+		var refused *hsm.Error
+		if errors.As(err, &refused) && refused.Function == "C_Login" && refused.Class == hsm.LoginFailed {
+			continue
+		}
+		return true, err
+	}
+	return false, nil
 }
 
 func (m *Module) initPIN(slot uint, soPIN, userPIN []byte) error {

@@ -60,6 +60,7 @@ func (t *task[T]) finish(s *session) {
 		return
 	}
 	if t.discard != nil && t.err == nil {
+		defer func() { _ = recover() }() // as in run: it would end the process, and the result is nobody's
 		t.discard(s, t.value)
 	}
 }
@@ -186,12 +187,16 @@ func (e *epoch) serve(s *session, j job) bool {
 // (CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED) is how some tokens say that they are broken, so the session is tried.
 func (s *session) doubtful(j job) bool {
 	err := j.failure()
-	vague := isCode(err, p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED) && hsm.ClassOf(err) == hsm.Failed
-	if vague && s.check() != nil {
+	if vague(err) && s.check() != nil {
 		j.blame(hsm.TokenGone)
 		return true
 	}
 	return suspect(err)
+}
+
+// vague tells whether err is a code that can mean anything.
+func vague(err error) bool {
+	return isCode(err, p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED) && hsm.ClassOf(err) == hsm.Failed
 }
 
 // suspect tells whether err says that its session is lost.

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,26 +30,82 @@ func TestAbandonedKeyIsDestroyed(t *testing.T) {
 	}
 }
 
-// TestSearchHoldsUpNoKey has a search hang while a key is used for the first time.
+// TestSearchHoldsUpNoKey has a search of a second and more, during which keys are used for the first time.
 func TestSearchHoldsUpNoKey(t *testing.T) {
 	r := newRig(t, options{})
 	homes := r.homes()
-	for _, ref := range homes {
-		r.token.epoch.Load().keys.mu.Lock()
-		r.token.epoch.Load().keys.loaded.Remove(ref.ID)
-		r.token.epoch.Load().keys.mu.Unlock()
+	for range 8 {
+		r.generate(hsm.KeyRequest{Kind: hsm.AES256})
 	}
-	r.fault.Set("C_GetAttributeValue hang=1")
+	keys := r.token.epoch.Load().keys
+	for _, ref := range homes {
+		keys.mu.Lock()
+		keys.loaded.Remove(ref.ID)
+		keys.mu.Unlock()
+	}
+	r.fault.Set("C_GetAttributeValue delay_ms=50")
 	before := r.fault.Calls("C_GetAttributeValue")
-	searched := make(chan error)
+	searched := make(chan error, 1)
 	go func() { _, err := r.token.Objects(t.Context()); searched <- err }()
 	r.eventually(func() bool { return r.fault.Calls("C_GetAttributeValue") > before })
 	for home, ref := range homes {
 		_, err := r.token.Encrypt(t.Context(), hsm.Sealing{Key: ref}, []byte(home))
 		require.NoError(t, err)
 	}
+	require.Empty(t, searched, "the search was over before the keys were served")
 	r.fault.Clear()
 	require.NoError(t, <-searched)
+}
+
+// TestSearchBesideLoading lists objects while session objects come and go, which SoftHSM answers with nonsense unless
+// they take turns.
+func TestSearchBesideLoading(t *testing.T) {
+	r := newRig(t, options{profile: Profile{Sessions: 4, KeyCache: 2}})
+	var refs []hsm.KeyRef
+	for range 6 {
+		refs = append(refs, r.generate(hsm.KeyRequest{Kind: hsm.AES256}))
+	}
+	stop := make(chan struct{})
+	var group sync.WaitGroup
+	for i := range 3 {
+		group.Go(func() {
+			for n := i; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := r.token.Encrypt(t.Context(), hsm.Sealing{Key: refs[n%len(refs)]}, []byte("x")); err != nil {
+					t.Errorf("encrypting: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for range 200 {
+		objects, err := r.token.Objects(t.Context())
+		require.NoError(t, err)
+		require.Len(t, objects, len(refs))
+	}
+	close(stop)
+	group.Wait()
+}
+
+// TestVagueAnchor has only the session that owns the session objects fail, with a code that says nothing.
+func TestVagueAnchor(t *testing.T) {
+	r := newRig(t, options{})
+	ref := r.homes()["token"]
+	keys := r.token.epoch.Load().keys
+	keys.forget(ref.ID)
+	keys.anchorMu.Lock()
+	require.NoError(t, r.module.ctx.CloseSession(keys.anchor.handle))
+	keys.anchorMu.Unlock()
+	r.fault.Set("C_CopyObject rv=0x6 count=1", "C_FindObjectsInit rv=0x6 count=1")
+	_, err := r.token.Encrypt(t.Context(), hsm.Sealing{Key: ref}, []byte("x"))
+	require.Equal(t, hsm.TokenGone, hsm.ClassOf(err))
+	r.healed()
+	_, err = r.token.Encrypt(t.Context(), hsm.Sealing{Key: ref}, []byte("x"))
+	require.NoError(t, err)
 }
 
 // TestFullTokenMakesRoom has a token with room for fewer session objects than the cache has places.

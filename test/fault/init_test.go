@@ -121,5 +121,35 @@ func TestAccountWithoutCredentials(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(s.Dir, "credentials")))
 	out, err = initCommand(t, s).CombinedOutput()
 	require.Error(t, err)
-	require.Contains(t, string(out), "the file with its access key does not")
+	require.Contains(t, string(out), "does not hold its access key")
+}
+
+// TestInitOverwritesNoAccessKey has one credentials file named for two accounts, and a run of another account's that died.
+func TestInitOverwritesNoAccessKey(t *testing.T) {
+	s := unprepared(t, kmstest.HomeToken)
+	out, err := initCommand(t, s).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	credentials := filepath.Join(s.Dir, "credentials")
+	first, err := os.ReadFile(credentials)
+	require.NoError(t, err)
+	for _, file := range []string{credentials, credentials + ".new"} {
+		other := initCommand(t, s)
+		for i, argument := range other.Args {
+			if argument == kmstest.Account {
+				other.Args[i] = "444455556666"
+			}
+		}
+		out, err := other.CombinedOutput()
+		require.Error(t, err)
+		require.Contains(t, string(out), "holds the access key of account "+kmstest.Account)
+		kept, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, first, kept)
+		if file == credentials {
+			require.NoError(t, os.Rename(credentials, credentials+".new"))
+		}
+	}
+	out, err = initCommand(t, s).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	requireServes(t, s)
 }
