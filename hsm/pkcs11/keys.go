@@ -40,7 +40,6 @@ type keys struct {
 
 // loadedKey is a handle in use. It is valid until release.
 type loadedKey struct {
-	id     hsm.KeyID
 	handle p11.ObjectHandle
 	owned  bool // a session object of ours, to be destroyed after the last use
 	users  int
@@ -238,19 +237,19 @@ func (k *keys) load(ref hsm.KeyRef, object p11.ObjectHandle) (*loadedKey, error)
 			return nil, err
 		}
 		handle, err := k.anchor.unwrap(mechanism, object, ref)
-		return &loadedKey{id: ref.ID, handle: handle, owned: true, users: 1}, err
+		return &loadedKey{handle: handle, owned: true, users: 1}, err
 	}
 	if !k.token.cfg.Profile.TokenHandles {
 		handle, err := k.anchor.copyToSession(object)
 		if err == nil {
-			return &loadedKey{id: ref.ID, handle: handle, owned: true, users: 1}, nil
+			return &loadedKey{handle: handle, owned: true, users: 1}, nil
 		}
 		if c := hsm.ClassOf(err); c == hsm.KeyMissing || suspect(err) {
 			return nil, err
 		}
 		// A token without C_CopyObject, or without room for session objects, works with the object itself.
 	}
-	return &loadedKey{id: ref.ID, handle: object, users: 1}, nil
+	return &loadedKey{handle: object, users: 1}, nil
 }
 
 // index finds all our persistent objects, once in an epoch: a search costs SoftHSM 19 microseconds an object.
