@@ -1,0 +1,227 @@
+package policy
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+)
+
+// ParseKeyPolicy reads a key policy: a document whose statements say whom they are about. It is strict: an element that the
+// language does not have, or has in another place, is an error and never overlooked. A statement may lack Action or
+// Resource; it then has no effect, as AWS documents. What is not checked is whether principals exist, and whether the
+// values of conditions suit their operators. It fails with a MalformedError.
+func ParseKeyPolicy(policy string) (*Document, error) {
+	raw := []byte(policy)
+	if err := checkJSON(raw); err != nil {
+		return nil, err
+	}
+	all, err := members("The policy", trim(raw))
+	if err != nil {
+		return nil, err
+	}
+	d := &Document{Version: Version2008}
+	for _, m := range all {
+		if err := d.read(m); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// trim cuts off white space around a value; within one, the decoder does.
+func trim(raw []byte) json.RawMessage { return []byte(strings.Trim(string(raw), " \t\r\n")) }
+
+// read takes over an element of the document.
+func (d *Document) read(m member) (err error) {
+	switch m.name {
+	case "Version":
+		var version string
+		version, err = text("Version", m.value)
+		if d.Version = Version(version); err == nil && d.Version != Version2008 && d.Version != Version2012 {
+			return malformed("The policy has the unknown Version %s.", show(version))
+		}
+	case "Id":
+		d.ID, err = text("Id", m.value)
+	case "Statement":
+		d.Statements, err = statements(m.value)
+	default:
+		return malformed("The policy has the unknown element %s.", show(m.name))
+	}
+	return err
+}
+
+// check looks at the document as a whole.
+func (d *Document) check() error {
+	if d.Statements == nil {
+		return malformed("The policy has no Statement.")
+	}
+	seen := map[string]bool{}
+	for i := range d.Statements {
+		sid := d.Statements[i].SID
+		if sid != "" && seen[sid] { // tools write empty ones for none
+			return malformed("Statement IDs (SID) in a single policy must be unique; %s is not.", show(sid))
+		}
+		seen[sid] = true
+	}
+	return nil
+}
+
+func statements(raw json.RawMessage) ([]Statement, error) {
+	all, err := elements("Statement", raw)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Statement, len(all))
+	for i := range all {
+		if list[i], err = statement(all[i]); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func statement(raw json.RawMessage) (Statement, error) {
+	all, err := members("A statement", raw)
+	if err != nil {
+		return Statement{}, err
+	}
+	var s Statement
+	has := map[string]bool{}
+	for _, m := range all {
+		if err := s.read(m); err != nil {
+			return Statement{}, err
+		}
+		has[m.name] = true
+	}
+	for _, name := range []string{"Principal", "Action", "Resource"} {
+		if has[name] && has["Not"+name] {
+			return Statement{}, malformed("A statement must not have both %s and Not%s.", name, name)
+		}
+	}
+	switch {
+	case !has["Effect"]:
+		return Statement{}, malformed("A statement has no Effect.")
+	case !has["Principal"] && !has["NotPrincipal"]:
+		return Statement{}, malformed("Policy contains a statement with no principal.")
+	}
+	return s, nil
+}
+
+// read takes over an element of the statement.
+func (s *Statement) read(m member) (err error) {
+	switch m.name {
+	case "Sid":
+		s.SID, err = text("Sid", m.value)
+	case "Effect":
+		s.Effect, err = effect(m.value)
+	case "Principal", "NotPrincipal":
+		s.Principals, err = principals(m)
+	case "Action", "NotAction":
+		s.Actions, err = patterns(m, checkAction)
+	case "Resource", "NotResource":
+		s.Resources, err = patterns(m, checkResource)
+	case "Condition":
+		s.Conditions, err = conditions(m.value)
+	default:
+		return malformed("A statement has the unknown element %s.", show(m.name))
+	}
+	return err
+}
+
+func effect(raw json.RawMessage) (Effect, error) {
+	value, err := text("Effect", raw)
+	if e := Effect(value); err != nil || e == Allow || e == Deny {
+		return e, err
+	}
+	return "", malformed("Effect must be Allow or Deny, not %s.", show(value))
+}
+
+// patterns reads an element of patterns, each of which check must accept.
+func patterns(m member, check func(string) error) (Patterns, error) {
+	list, err := texts(m.name, m.value)
+	if err != nil {
+		return Patterns{}, err
+	}
+	for _, pattern := range list {
+		if err := check(pattern); err != nil {
+			return Patterns{}, err
+		}
+	}
+	return Patterns{Except: strings.HasPrefix(m.name, "Not"), List: list}, nil
+}
+
+var (
+	// vendor is the name of a service before the colon of an action.
+	vendor = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+	// conditionKey has a service, or the URL of an identity provider, before its colon.
+	conditionKey = regexp.MustCompile(`^[^:\s]+:[^\s].*$`)
+)
+
+func checkAction(action string) error {
+	service, name, ok := strings.Cut(action, ":")
+	switch {
+	case action == "*":
+		return nil
+	case !ok || name == "":
+		return malformed("Actions must be prefaced by a vendor, as kms:Encrypt is by kms; %s is not.", show(action))
+	case !vendor.MatchString(service):
+		return malformed("Vendor %s is not valid.", show(service))
+	case strings.ContainsAny(name, ": \t\r\n"):
+		return malformed("The action %s is not valid.", show(action))
+	}
+	return nil
+}
+
+func checkResource(resource string) error {
+	if resource == "*" || strings.HasPrefix(resource, "arn:") && strings.Count(resource, ":") >= 5 {
+		return nil
+	}
+	return malformed("Resource %s must be in ARN format or \"*\".", show(resource))
+}
+
+func conditions(raw json.RawMessage) ([]Condition, error) {
+	operators, err := members("Condition", raw)
+	if err != nil {
+		return nil, err
+	}
+	var all []Condition
+	for _, operator := range operators {
+		keys, err := members("A condition operator", operator.value)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range keys {
+			c, err := condition(operator.name, key)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+// condition reads one operator with one key.
+func condition(name string, key member) (c Condition, err error) {
+	c.Operator, c.Key = name, key.name
+	if quantifier, operator, ok := strings.Cut(name, ":"); ok {
+		c.Quantifier, c.Operator = Quantifier(quantifier), operator
+		if c.Quantifier != ForAllValues && c.Quantifier != ForAnyValue {
+			c.Operator = "" // no operator at all
+		}
+	}
+	if operator, ok := strings.CutSuffix(c.Operator, "IfExists"); ok && operator != existence {
+		c.Operator, c.IfExists = operator, true
+	}
+	if !Operators[c.Operator] {
+		return Condition{}, malformed("Invalid condition operator: %s.", show(name))
+	}
+	if !conditionKey.MatchString(key.name) {
+		return Condition{}, malformed("Conditions must be prefaced by a vendor, as kms:ViaService is by kms; %s is not.", show(key.name))
+	}
+	c.Values, err = scalars("The value of a condition", key.value)
+	return c, err
+}

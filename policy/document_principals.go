@@ -1,0 +1,127 @@
+package policy
+
+import (
+	"regexp"
+	"strings"
+)
+
+// The forms of principals. Parts of names cannot be wildcards, as they can in actions and resources.
+var (
+	accountID = regexp.MustCompile(`^[0-9]{12}$`)
+	// awsARN is the ARN of a root, a user, a role, a session of a role or a federated user.
+	awsARN = regexp.MustCompile(`^arn:aws:(` +
+		`iam::[0-9]{12}:(root|(user|role)/([!-)+-.0->@-~]+/)*[\w+=,.@-]{1,64})|` +
+		`sts::[0-9]{12}:(assumed-role/[\w+=,.@-]{1,64}/[\w+=,.@-]{2,64}|federated-user/[\w+=,.@-]{2,32})` +
+		`)$`)
+	// hostName is the form of the names of services and of the identity providers that AWS knows.
+	hostName = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+$`)
+	// providerARN is the ARN of an identity provider.
+	providerARN = regexp.MustCompile(`^arn:aws:iam::[0-9]{12}:(saml|oidc)-provider/[\w+=,.@:/-]+$`)
+	// canonicalID is the id that S3 gives to an account.
+	canonicalID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+var (
+	errNoPrincipal      = malformed("Policy contains a statement with no principal.")
+	errInvalidPrincipal = malformed("Policy contains a statement with one or more invalid principals.")
+)
+
+// principals reads a Principal or NotPrincipal element.
+func principals(m member) (Principals, error) {
+	p := Principals{Except: m.name == "NotPrincipal"}
+	if m.value[0] != '{' {
+		everybody, err := text(m.name, m.value)
+		if err == nil && everybody != Everybody {
+			err = errInvalidPrincipal
+		}
+		p.AWS = []string{Everybody}
+		return p, err
+	}
+	kinds, err := members(m.name, m.value)
+	if err == nil && len(kinds) == 0 {
+		err = errNoPrincipal
+	}
+	for _, kind := range kinds {
+		if err == nil {
+			err = p.read(kind)
+		}
+	}
+	return p, err
+}
+
+// read takes over the principals of one kind.
+func (p *Principals) read(kind member) (err error) {
+	switch kind.name {
+	case "AWS":
+		p.AWS, err = names(kind, awsPrincipal)
+	case "Service":
+		p.Service, err = names(kind, form(hostName))
+	case "Federated":
+		p.Federated, err = names(kind, form(hostName, providerARN))
+	case "CanonicalUser":
+		p.CanonicalUser, err = names(kind, form(canonicalID))
+	default:
+		return errInvalidPrincipal
+	}
+	return err
+}
+
+// names reads principals, each as normal gives it; "" is for none.
+func names(kind member, normal func(string) string) ([]string, error) {
+	list, err := texts(kind.name, kind.value)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i] = normal(list[i]); list[i] == "" {
+			return nil, errInvalidPrincipal
+		}
+	}
+	return list, nil
+}
+
+func awsPrincipal(name string) string {
+	switch {
+	case accountID.MatchString(name):
+		return rootARN(name)
+	case name == Everybody, awsARN.MatchString(name):
+		return name
+	}
+	return ""
+}
+
+// form accepts names of one of some forms.
+func form(forms ...*regexp.Regexp) func(string) string {
+	return func(name string) string {
+		for _, f := range forms {
+			if f.MatchString(name) {
+				return name
+			}
+		}
+		return ""
+	}
+}
+
+// rootARN is the ARN of an account's root user. As a principal it stands for the whole account.
+func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }
+
+// include tells whether the principals are, or are not but for Except, the caller or somebody that the caller is: everybody,
+// the account, or for a session the role. A role is known by its name: it is unique in its account, whatever its path.
+func (p *Principals) include(caller *Principal) bool {
+	for _, name := range p.AWS {
+		if name == Everybody || name == rootARN(caller.Account) || name == caller.ARN || isSessionOf(caller, name) {
+			return !p.Except
+		}
+	}
+	return p.Except
+}
+
+// isSessionOf tells whether the caller is a session of the role with an ARN.
+func isSessionOf(caller *Principal, role string) bool {
+	path, ok := strings.CutPrefix(role, "arn:aws:iam::"+caller.Account+":role/")
+	if !ok || caller.Type != AssumedRole {
+		return false
+	}
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	return strings.HasPrefix(caller.ARN, "arn:aws:sts::"+caller.Account+":assumed-role/"+name+"/")
+}
