@@ -32,6 +32,12 @@ type KeyRef struct {
 	WrappedBy KeyID `json:"wrappedBy,omitempty"`
 	// WrapFormat tells how it is wrapped, because CKM_AES_KEY_WRAP_PAD means two things in the field.
 	WrapFormat WrapFormat `json:"wrapFormat,omitempty"`
+	// Proof is a block of zeros that an AES256 key encrypted when it was made: the IV, the ciphertext and the tag, with an
+	// AAD of zeros. A token that still opens it is sound, which is how a forged ciphertext is told from a broken token
+	// without spending an encryption.
+	Proof []byte `json:"proof,omitempty"`
+	// Public is the public key of a key pair, a DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
+	Public []byte `json:"public,omitempty"`
 }
 
 // WrapFormat is an algorithm for wrapping keys.
@@ -54,6 +60,11 @@ const (
 	AES256 KeyKind = "AES_256"
 	// AES256Wrap wraps and unwraps other keys and nothing else.
 	AES256Wrap KeyKind = "AES_256_WRAP"
+	// RSA2048Import, RSA3072Import and RSA4096Import are RSA key pairs that key material is imported under, and nothing
+	// else. They are always persistent objects.
+	RSA2048Import KeyKind = "RSA_2048_IMPORT"
+	RSA3072Import KeyKind = "RSA_3072_IMPORT"
+	RSA4096Import KeyKind = "RSA_4096_IMPORT"
 )
 
 // KeyRequest asks for new key material.
@@ -64,6 +75,54 @@ type KeyRequest struct {
 	// WrapUnder, when set, asks for material that lives outside the token, wrapped under that AES256Wrap key of the
 	// token. Empty asks for a persistent, sensitive, non-extractable object.
 	WrapUnder KeyID
+}
+
+// ImportWrap is how key material is encrypted on its way to the token.
+type ImportWrap string
+
+// The ways of encrypting key material, by their names in the AWS API. OAEP uses its hash for MGF1 too, and no label
+// (RFC 8017, section 7.1). The last two are CKM_RSA_AES_KEY_WRAP: an AES-256 key under OAEP, followed by the material under
+// that key in AES-KWP (RFC 5649).
+const (
+	OAEPSHA1     ImportWrap = "RSAES_OAEP_SHA_1"
+	OAEPSHA256   ImportWrap = "RSAES_OAEP_SHA_256"
+	RSAAESSHA1   ImportWrap = "RSA_AES_KEY_WRAP_SHA_1"
+	RSAAESSHA256 ImportWrap = "RSA_AES_KEY_WRAP_SHA_256"
+)
+
+// ImportRoute is the way that imported material takes.
+type ImportRoute string
+
+// The routes.
+const (
+	// OnToken means that the token decrypts the material with C_UnwrapKey. No byte of it is seen by the process.
+	OnToken ImportRoute = "on_token"
+	// InProcess means that the token cannot undo the padding, so the process does, and hands what was wrapped (the material,
+	// or the AES key over it) to the token with C_CreateObject. It is wiped.
+	InProcess ImportRoute = "in_process"
+)
+
+// ImportRequest asks for a key of imported material.
+type ImportRequest struct {
+	// Under is the key pair, of one of the Import kinds, that the material is encrypted to.
+	Under KeyRef
+	Wrap  ImportWrap
+	// Material is the encrypted material.
+	Material []byte
+	// Kind, Label and WrapUnder are of the new key, as in KeyRequest.
+	Kind      KeyKind
+	Label     string
+	WrapUnder KeyID
+	// Nonce makes the key's fingerprint another one for each owner.
+	Nonce []byte
+}
+
+// Imported is a key of imported material.
+type Imported struct {
+	Key KeyRef
+	// Fingerprint is the same for the same material and nonce, on any token, and tells nothing of the material to who
+	// cannot guess it.
+	Fingerprint [32]byte
 }
 
 // AAD is the additional authenticated data of an AES-GCM operation: always a digest, so that it is never empty and
@@ -105,6 +164,15 @@ type Token interface {
 	// GenerateKey makes key material on the token and proves that it works before it returns. A failure leaves no
 	// reference behind, but may leave an object that Objects reports.
 	GenerateKey(ctx context.Context, r KeyRequest) (KeyRef, error)
+
+	// ImportRoutes tells which route material takes that is encrypted in each way; a way that the token does not have is
+	// not in the map. It may take seconds at the first call and is answered from memory later.
+	ImportRoutes(ctx context.Context) (map[ImportWrap]ImportRoute, error)
+
+	// ImportKey makes a key of imported material and proves that it works before it returns. Material that cannot be
+	// decrypted gives the class BadInput, material of the wrong length or form WrongMaterial, and a way that the token
+	// does not have, or may not take, Unsupported.
+	ImportKey(ctx context.Context, r ImportRequest) (Imported, error)
 
 	// DestroyKey destroys the key's object on the token; for wrapped material it only forgets the unwrapped copy. It
 	// is no error if there is none.

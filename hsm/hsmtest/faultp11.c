@@ -97,7 +97,7 @@ static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 static struct rule rules[MAX_RULES];
 static int ruleCount;
 static struct stat seen;
-static struct { int ivInPlace, ivAppended, wrapPKCS7, wrapKWP; } emulated;
+static struct { int ivInPlace, ivAppended, wrapPKCS7, wrapKWP, oaepSHA256, oaepFills; } emulated;
 static struct pending { CK_SESSION_HANDLE session; int used; CK_BYTE iv[IV_SIZE]; } pending[MAX_SESSIONS];
 
 /* ---- Rules ---- */
@@ -120,6 +120,8 @@ static void emulate(const char *what) {
 	else if (!strcmp(what, "iv_appended")) emulated.ivAppended = 1;
 	else if (!strcmp(what, "wrap_pkcs7")) emulated.wrapPKCS7 = 1;
 	else if (!strcmp(what, "wrap_kwp")) emulated.wrapKWP = 1;
+	else if (!strcmp(what, "oaep_sha256")) emulated.oaepSHA256 = 1;
+	else if (!strcmp(what, "oaep_fills")) emulated.oaepSHA256 = emulated.oaepFills = 1;
 	else reject(what);
 }
 
@@ -332,10 +334,81 @@ static CK_RV maker_C_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_
 	return CKR_OK;
 }
 
+/* An HSM that can do RSAES-OAEP with SHA-256 (RFC 8017, section 7.1.2), which the module behind can not: it is made of the
+ * bare RSA operation, C_Digest and C_CreateObject. */
+#define HASH 32
+#define MAX_MODULUS 512
+#define MAX_TEMPLATE 32
+
+static int doesOAEP(void) {
+	pthread_mutex_lock(&mu);
+	int does = emulated.oaepSHA256;
+	pthread_mutex_unlock(&mu);
+	return does;
+}
+
+/* unmask XORs MGF1 of seed into b. */
+static CK_RV unmask(CK_SESSION_HANDLE s, CK_BYTE *b, CK_ULONG len, const CK_BYTE *seed, CK_ULONG seedLen) {
+	CK_MECHANISM sha = {CKM_SHA256, 0, 0};
+	CK_BYTE in[MAX_MODULUS + 4], mask[HASH];
+	memcpy(in, seed, seedLen);
+	for (CK_ULONG at = 0; at < len; at += HASH) {
+		CK_ULONG n = HASH;
+		CK_BYTE counter[4] = {0, 0, 0, (CK_BYTE)(at / HASH)};
+		memcpy(in + seedLen, counter, sizeof counter);
+		CK_RV rv = module->C_DigestInit(s, &sha);
+		if (!rv) rv = module->C_Digest(s, in, seedLen + sizeof counter, mask, &n);
+		if (rv) return rv;
+		for (CK_ULONG i = 0; i < HASH && at + i < len; i++) b[at + i] ^= mask[i];
+	}
+	return CKR_OK;
+}
+
+static CK_RV unwrapOAEP(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE under, CK_BYTE_PTR in, CK_ULONG len, CK_ATTRIBUTE_PTR t, CK_ULONG n,
+	CK_OBJECT_HANDLE_PTR o) {
+	static const CK_BYTE empty[HASH] = {0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+		0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55};
+	CK_MECHANISM raw = {CKM_RSA_X_509, 0, 0};
+	CK_ATTRIBUTE all[MAX_TEMPLATE];
+	CK_BYTE em[MAX_MODULUS];
+	CK_ULONG size = sizeof em;
+	if (n + 1 > MAX_TEMPLATE) return CKR_ARGUMENTS_BAD;
+	CK_RV rv = module->C_DecryptInit(s, &raw, under);
+	if (!rv) rv = module->C_Decrypt(s, in, len, em, &size);
+	if (!rv && size < 2 * HASH + 2) rv = CKR_WRAPPED_KEY_INVALID;
+	if (!rv) rv = unmask(s, em + 1, HASH, em + 1 + HASH, size - 1 - HASH);
+	if (!rv) rv = unmask(s, em + 1 + HASH, size - 1 - HASH, em + 1, HASH);
+	if (rv) return rv;
+	CK_ULONG at = 1 + 2 * HASH;
+	while (at < size && em[at] == 0) at++;
+	if (em[0] || memcmp(em + 1 + HASH, empty, HASH) || at == size || em[at] != 1) return CKR_WRAPPED_KEY_INVALID;
+	memcpy(all, t, n * sizeof *t);
+	CK_BYTE value[MAX_MODULUS] = {0};
+	CK_ULONG valueLen = size - at - 1;
+	memcpy(value, em + at + 1, size - at - 1);
+	if (emulated.oaepFills && valueLen < 32) valueLen = 32;
+	all[n] = (CK_ATTRIBUTE){CKA_VALUE, value, valueLen};
+	return module->C_CreateObject(s, all, n + 1, o);
+}
+
+/* A key that unwraps must be allowed the bare operation too. */
+static CK_RV maker_C_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR pub, CK_ULONG nPub,
+	CK_ATTRIBUTE_PTR priv, CK_ULONG nPriv, CK_OBJECT_HANDLE_PTR oPub, CK_OBJECT_HANDLE_PTR oPriv) {
+	CK_ATTRIBUTE all[MAX_TEMPLATE];
+	CK_BBOOL yes = CK_TRUE;
+	if (!doesOAEP() || nPriv > MAX_TEMPLATE) return module->C_GenerateKeyPair(s, m, pub, nPub, priv, nPriv, oPub, oPriv);
+	memcpy(all, priv, nPriv * sizeof *priv);
+	for (CK_ULONG i = 0; i < nPriv; i++)
+		if (all[i].type == CKA_DECRYPT) all[i].pValue = &yes;
+	return module->C_GenerateKeyPair(s, m, pub, nPub, all, nPriv, oPub, oPriv);
+}
+
 static CK_RV maker_C_UnwrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE under, CK_BYTE_PTR in, CK_ULONG len,
 	CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o) {
 	CK_MECHANISM real;
 	int pkcs7;
+	if (doesOAEP() && m->mechanism == CKM_RSA_PKCS_OAEP && ((CK_RSA_PKCS_OAEP_PARAMS *)m->pParameter)->hashAlg == CKM_SHA256)
+		return unwrapOAEP(s, under, in, len, t, n, o);
 	CK_RV rv = wrapping(m, &real, &pkcs7);
 	if (rv) return rv;
 	if (pkcs7) {
@@ -359,6 +432,7 @@ static CK_RV load(void) {
 	maker.C_Encrypt = maker_C_Encrypt;
 	maker.C_WrapKey = maker_C_WrapKey;
 	maker.C_UnwrapKey = maker_C_UnwrapKey;
+	maker.C_GenerateKeyPair = maker_C_GenerateKeyPair;
 	shim = maker;
 	shim.C_GetFunctionList = C_GetFunctionList;
 #define X(function, params, args) shim.function = shim_##function;

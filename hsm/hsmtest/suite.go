@@ -25,6 +25,11 @@ type Config struct {
 	// Attributes reads, by another way than the token under test, every object that has the CKA_ID and is visible now,
 	// session objects included.
 	Attributes func(t *testing.T, id hsm.KeyID) []Attributes
+	// Count gives, by another way than the token under test, the number of all objects visible now, session objects
+	// included.
+	Count func(t *testing.T) int
+	// ImportKinds are the kinds of key pairs to import under; empty means all of them. Large ones take seconds to make.
+	ImportKinds []hsm.KeyKind
 	// Wrapped has the keys made under a domain key of the token; otherwise they are objects of the token.
 	Wrapped bool
 }
@@ -45,6 +50,8 @@ type suite struct {
 	domain hsm.KeyID
 	// first and second are keys that no test destroys.
 	first, second hsm.KeyRef
+	// pairs are the key pairs to import under, made at first need.
+	pairs map[hsm.KeyKind]hsm.KeyRef
 }
 
 // Run checks that a token keeps the contract of hsm.Token, in one home of key material. It leaves keys behind.
@@ -77,6 +84,13 @@ func Run(t *testing.T, cfg Config) {
 		{"NoKeyByteReadable", (*suite).testNoKeyByteReadable},
 		{"Objects", (*suite).testObjects},
 		{"Random", (*suite).testRandom},
+		{"ImportRoutes", (*suite).testImportRoutes},
+		{"ImportPairs", (*suite).testImportPairs},
+		{"ImportKey", (*suite).testImportKey},
+		{"ImportFingerprint", (*suite).testImportFingerprint},
+		{"ImportWrongMaterial", (*suite).testImportWrongMaterial},
+		{"ImportBadInput", (*suite).testImportBadInput},
+		{"ImportRefused", (*suite).testImportRefused},
 		{"EndedContext", (*suite).testEndedContext},
 		{"Concurrency", (*suite).testConcurrency},
 		{"DestroyInUse", (*suite).testDestroyInUse},
@@ -172,6 +186,7 @@ func (s *suite) testRandom(t *testing.T) {
 
 // testEndedContext demands that nothing is begun for a caller who has gone, and that the reason can be told.
 func (s *suite) testEndedContext(t *testing.T) {
+	s.pair(t, hsm.RSA2048Import) // or it would be made in between
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	late, cancelLate := context.WithTimeout(t.Context(), -1)
@@ -181,7 +196,7 @@ func (s *suite) testEndedContext(t *testing.T) {
 	o := s.seal(t, hsm.Sealing{Key: s.first}, []byte("data"))
 	for range 20 { // a token that leaves it to chance should not pass by luck
 		for _, ctx := range []context.Context{cancelled, late} {
-			for name, call := range s.calls(o) {
+			for name, call := range s.calls(t, o) {
 				err := call(ctx)
 				requireClass(t, err, hsm.Busy)
 				require.ErrorIs(t, err, ctx.Err(), name)
@@ -195,10 +210,19 @@ func (s *suite) testEndedContext(t *testing.T) {
 }
 
 // calls gives one call of each method.
-func (s *suite) calls(o hsm.Opening) map[string]func(context.Context) error {
+func (s *suite) calls(t *testing.T, o hsm.Opening) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"GenerateKey": func(ctx context.Context) error {
 			_, err := s.token.GenerateKey(ctx, hsm.KeyRequest{Kind: hsm.AES256, WrapUnder: s.domain})
+			return err
+		},
+		"ImportRoutes": func(ctx context.Context) error {
+			_, err := s.token.ImportRoutes(ctx)
+			return err
+		},
+		"ImportKey": func(ctx context.Context) error {
+			r := s.importOf(t, hsm.RSA2048Import, s.routes(t)[0], random(32))
+			_, err := s.token.ImportKey(ctx, r)
 			return err
 		},
 		"DestroyKey": func(ctx context.Context) error { return s.token.DestroyKey(ctx, o.Key) },

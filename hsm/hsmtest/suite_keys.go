@@ -37,14 +37,21 @@ func (s *suite) testGenerateKey(t *testing.T) {
 // requireHome demands that a reference says what the home under test needs, and no more.
 func (s *suite) requireHome(t *testing.T, ref hsm.KeyRef) {
 	t.Helper()
+	require.Len(t, ref.Proof, hsm.IVSize+16+hsm.TagSize)
+	s.requireOpens(t, hsm.Opening{Key: ref, Sealed: proofOf(ref)}, make([]byte, 16))
 	if s.domain == "" {
-		require.Equal(t, hsm.KeyRef{ID: ref.ID, Kind: ref.Kind}, ref)
+		require.Equal(t, hsm.KeyRef{ID: ref.ID, Kind: ref.Kind, Proof: ref.Proof}, ref)
 		return
 	}
 	size := map[hsm.WrapFormat]int{hsm.WrapKWP: 40, hsm.WrapPKCS7: 48}[ref.WrapFormat]
 	require.NotZero(t, size, "wrap format %q", ref.WrapFormat)
 	require.Len(t, ref.Wrapped, size)
 	require.Equal(t, s.domain, ref.WrappedBy)
+}
+
+// proofOf reads KeyRef.Proof as a ciphertext.
+func proofOf(ref hsm.KeyRef) hsm.Sealed {
+	return hsm.Sealed{IV: [hsm.IVSize]byte(ref.Proof), Data: ref.Proof[hsm.IVSize:]}
 }
 
 func (s *suite) testGenerateKeyRefused(t *testing.T) {

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"crypto/aes"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -142,7 +143,7 @@ func (s *session) decrypt(key *loadedKey, o hsm.Opening, out []byte) (int, error
 	took := time.Since(start)
 	err := result(function, rv)
 	if function == "C_Decrypt" && hsm.ClassOf(err) == hsm.Failed {
-		err = s.judge(key, rv)
+		err = s.judge(key, o.Key.Proof, rv)
 	}
 	s.m.cfg.Observe(function, hsm.ClassOf(err), took)
 	if err != nil {
@@ -156,11 +157,15 @@ func (s *session) decrypt(key *loadedKey, o hsm.Opening, out []byte) (int, error
 
 // judge decides what an unspecific return code of C_Decrypt means. SoftHSM answers a forged ciphertext with
 // CKR_GENERAL_ERROR and nShield with CKR_FUNCTION_FAILED; a broken token may answer the same. If the same key on the same
-// session still works, the ciphertext was bad. To take the code for a broken token would let anybody who may call
-// Decrypt have it re-opened at will.
-func (s *session) judge(key *loadedKey, rv uint) error {
+// session still opens its proof, the ciphertext was bad. To take the code for a broken token would let anybody who may call
+// Decrypt have it re-opened at will, and to encrypt anything here would let them use up the key. A key without a proof is
+// not judged: the code stays what it is, a failure.
+func (s *session) judge(key *loadedKey, proof []byte, rv uint) error {
 	err := failure("C_Decrypt", rv)
-	if test := s.selfTest(key); test != nil {
+	if len(proof) != proofSize {
+		return err
+	}
+	if test := s.openProof(key, proof); test != nil {
 		err.Class, err.Cause = hsm.TokenGone, test
 		return err
 	}
@@ -168,22 +173,33 @@ func (s *session) judge(key *loadedKey, rv uint) error {
 	return err
 }
 
-// selfTest encrypts and decrypts a block of zeros.
-func (s *session) selfTest(key *loadedKey) error {
-	var zeros [hsm.TagSize]byte
+// proofSize is the length of a KeyRef.Proof.
+const proofSize = hsm.IVSize + aes.BlockSize + hsm.TagSize
+
+// makeProof encrypts a block of zeros and sees that it can be decrypted. It is the only encryption of the server itself
+// under a key, once in the key's life.
+func (s *session) makeProof(key *loadedKey) ([]byte, error) {
+	var zeros [aes.BlockSize]byte
 	sealed, err := s.encrypt(key, hsm.AAD{}, zeros[:])
 	if err != nil {
-		return err
+		return nil, err
 	}
-	copy(s.iv, sealed.IV[:])
+	proof := append(sealed.IV[:], sealed.Data...)
+	return proof, s.openProof(key, proof)
+}
+
+// openProof fails if the key does not open its proof, which is of the right length.
+func (s *session) openProof(key *loadedKey, proof []byte) error {
+	var zeros [aes.BlockSize]byte
+	copy(s.iv, proof)
 	clear(s.aad)
-	out := make([]byte, len(sealed.Data))
+	op := gcm{session: s.handle, key: key.handle, iv: s.iv, aad: s.aad, in: proof[hsm.IVSize:], out: make([]byte, proofSize-hsm.IVSize)}
 	start := time.Now()
-	n, function, rv := s.m.direct.decrypt(gcm{session: s.handle, key: key.handle, iv: s.iv, aad: s.aad, in: sealed.Data, out: out})
+	n, function, rv := s.m.direct.decrypt(op)
 	if err := s.observe(function, rv, start); err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare(out[:min(n, len(out))], zeros[:]) != 1 {
+	if subtle.ConstantTimeCompare(op.out[:min(n, len(op.out))], zeros[:]) != 1 {
 		return &hsm.Error{Class: hsm.Failed, Function: function, Cause: errors.New("the token did not decrypt what it encrypted")}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"hsmkms/hsm"
+	"hsmkms/hsm/hsmtest"
 )
 
 // BenchmarkToken measures one caller and many, in both homes of key material, on the number of sessions that is best
@@ -64,5 +65,34 @@ func benchmarkKey(b *testing.B, token *Token, ref hsm.KeyRef) {
 				}
 			})
 		})
+	}
+}
+
+// BenchmarkImportKey measures the import of key material in every way that SoftHSM has, the fallbacks included.
+func BenchmarkImportKey(b *testing.B) {
+	soft := newSoft(b)
+	m, err := OpenModule(ModuleConfig{Path: soft.Module})
+	require.NoError(b, err)
+	defer func() { require.NoError(b, m.Close()) }()
+	token, err := m.OpenToken(options{}.token())
+	require.NoError(b, err)
+	routes, err := token.ImportRoutes(b.Context())
+	require.NoError(b, err)
+	domain, err := token.GenerateKey(b.Context(), hsm.KeyRequest{Kind: hsm.AES256Wrap})
+	require.NoError(b, err)
+	for _, kind := range []hsm.KeyKind{hsm.RSA2048Import, hsm.RSA4096Import} {
+		under, err := token.GenerateKey(b.Context(), hsm.KeyRequest{Kind: kind})
+		require.NoError(b, err)
+		for wrap, route := range routes {
+			r := hsm.ImportRequest{Under: under, Wrap: wrap, Kind: hsm.AES256, WrapUnder: domain.ID}
+			r.Material = hsmtest.EncryptMaterial(b, under.Public, wrap, material())
+			b.Run(string(kind)+"/"+string(wrap)+"/"+string(route), func(b *testing.B) {
+				for b.Loop() {
+					made, err := token.ImportKey(b.Context(), r)
+					require.NoError(b, err)
+					require.NoError(b, token.DestroyKey(b.Context(), made.Key))
+				}
+			})
+		}
 	}
 }

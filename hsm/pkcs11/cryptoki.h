@@ -23,6 +23,13 @@ typedef struct {
 	CK_ULONG ulTagBits;
 } CK_GCM_PARAMS;
 
+typedef struct {
+	CK_ULONG type;
+	void *pValue;
+	CK_ULONG ulValueLen;
+} CK_ATTRIBUTE;
+
+typedef CK_RV (*ck_create)(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *object);
 typedef CK_RV (*ck_init)(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG key);
 typedef CK_RV (*ck_crypt)(CK_ULONG session, CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen);
 typedef CK_RV (*ck_fill)(CK_ULONG session, CK_BYTE *out, CK_ULONG outLen);
@@ -37,7 +44,8 @@ typedef struct {
 	void *C_GetOperationState, *C_SetOperationState;
 	ck_login C_Login;
 	void *C_Logout;
-	void *C_CreateObject, *C_CopyObject, *C_DestroyObject, *C_GetObjectSize;
+	ck_create C_CreateObject;
+	void *C_CopyObject, *C_DestroyObject, *C_GetObjectSize;
 	void *C_GetAttributeValue, *C_SetAttributeValue;
 	void *C_FindObjectsInit, *C_FindObjects, *C_FindObjectsFinal;
 	ck_init C_EncryptInit;

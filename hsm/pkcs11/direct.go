@@ -7,6 +7,9 @@ package pkcs11
 #include "cryptoki.h"
 
 #define CKM_AES_GCM 0x1087UL
+#define CKA_VALUE 0x11UL
+#define CKR_ARGUMENTS_BAD 0x7UL
+#define MAX_ATTRIBUTES 24
 
 typedef CK_RV (*get_list)(CK_FUNCTION_LIST **list);
 
@@ -21,15 +24,42 @@ static int direct_load(const char *path, CK_FUNCTION_LIST **list) {
 	return *list == again ? 0 : 3;
 }
 
-// direct_gcm runs Init and the operation. *stage counts the steps that succeeded.
+// direct_crypt runs Init and the operation. *stage counts the steps that succeeded.
+static CK_RV direct_crypt(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, CK_ULONG key, CK_MECHANISM *mechanism,
+	CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen, int *stage) {
+	CK_RV rv = (decrypting ? f->C_DecryptInit : f->C_EncryptInit)(session, mechanism, key);
+	if (rv) return rv;
+	*stage = 1;
+	return (decrypting ? f->C_Decrypt : f->C_Encrypt)(session, in, inLen, out, outLen);
+}
+
 static CK_RV direct_gcm(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, CK_ULONG key, CK_BYTE *iv, CK_ULONG ivLen,
 	CK_BYTE *aad, CK_ULONG aadLen, CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen, int *stage) {
 	CK_GCM_PARAMS params = {iv, ivLen, ivLen * 8, aad, aadLen, 128};
 	CK_MECHANISM mechanism = {CKM_AES_GCM, &params, sizeof params};
-	CK_RV rv = (decrypting ? f->C_DecryptInit : f->C_EncryptInit)(session, &mechanism, key);
-	if (rv) return rv;
-	*stage = 1;
-	return (decrypting ? f->C_Decrypt : f->C_Encrypt)(session, in, inLen, out, outLen);
+	return direct_crypt(f, decrypting, session, key, &mechanism, in, inLen, out, outLen, stage);
+}
+
+static CK_RV direct_bare(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, CK_ULONG key, CK_ULONG type,
+	CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen, int *stage) {
+	CK_MECHANISM mechanism = {type, 0, 0};
+	return direct_crypt(f, decrypting, session, key, &mechanism, in, inLen, out, outLen, stage);
+}
+
+// direct_create makes a secret key of a value. The attributes are pairs of a type and a CK_ULONG or, from the first that
+// is boolean on, a CK_BBOOL.
+static CK_RV direct_create(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG *pairs, CK_ULONG count, CK_ULONG firstBoolean,
+	CK_BYTE *value, CK_ULONG valueLen, CK_ULONG *object) {
+	CK_ATTRIBUTE template[MAX_ATTRIBUTES + 1];
+	CK_BYTE flags[MAX_ATTRIBUTES];
+	if (count > MAX_ATTRIBUTES) return CKR_ARGUMENTS_BAD;
+	for (CK_ULONG i = 0; i < count; i++) {
+		flags[i] = pairs[2 * i + 1] != 0;
+		template[i] = (CK_ATTRIBUTE){pairs[2 * i], i < firstBoolean ? (void *)&pairs[2 * i + 1] : (void *)&flags[i],
+			i < firstBoolean ? sizeof(CK_ULONG) : sizeof(CK_BYTE)};
+	}
+	template[count] = (CK_ATTRIBUTE){CKA_VALUE, value, valueLen};
+	return f->C_CreateObject(session, template, count + 1, object);
 }
 
 static CK_RV direct_random(CK_FUNCTION_LIST *f, CK_ULONG session, CK_BYTE *out, CK_ULONG len) {
@@ -100,6 +130,57 @@ func (d direct) gcm(op gcm, decrypting C.int) (int, int, uint) {
 	rv := C.direct_gcm(d.list, decrypting, C.CK_ULONG(op.session), C.CK_ULONG(op.key), pointer(op.iv), size(op.iv),
 		pointer(op.aad), size(op.aad), pointer(op.in), size(op.in), pointer(op.out), &n, &stage)
 	return int(n), int(stage), uint(rv)
+}
+
+// bare is one operation of a mechanism without a parameter.
+type bare struct {
+	session   p11.SessionHandle
+	key       p11.ObjectHandle
+	mechanism uint
+	in        []byte // not empty
+	out       []byte
+}
+
+// encryptBare is encrypt of a bare operation.
+func (d direct) encryptBare(op bare) (int, string, uint) {
+	n, stage, rv := d.bare(op, 0)
+	return n, [...]string{"C_EncryptInit", "C_Encrypt"}[stage], rv
+}
+
+// decryptBare is decrypt of a bare operation.
+func (d direct) decryptBare(op bare) (int, string, uint) {
+	n, stage, rv := d.bare(op, 1)
+	return n, [...]string{"C_DecryptInit", "C_Decrypt"}[stage], rv
+}
+
+func (d direct) bare(op bare, decrypting C.int) (int, int, uint) {
+	n := size(op.out)
+	var stage C.int
+	rv := C.direct_bare(d.list, decrypting, C.CK_ULONG(op.session), C.CK_ULONG(op.key), C.CK_ULONG(op.mechanism),
+		pointer(op.in), size(op.in), pointer(op.out), &n, &stage)
+	return int(n), int(stage), uint(rv)
+}
+
+// creation is a secret key to be made of a value.
+type creation struct {
+	session p11.SessionHandle
+	// numbers and booleans are attributes, each a type and its value.
+	numbers, booleans [][2]uint
+	value             []byte // not empty
+}
+
+// create runs C_CreateObject. The binding would copy the value into C memory and not wipe it.
+func (d direct) create(c creation) (p11.ObjectHandle, uint) {
+	pairs := make([]C.CK_ULONG, 0, 2*(len(c.numbers)+len(c.booleans)))
+	for _, list := range [][][2]uint{c.numbers, c.booleans} {
+		for _, a := range list {
+			pairs = append(pairs, C.CK_ULONG(a[0]), C.CK_ULONG(a[1]))
+		}
+	}
+	var object C.CK_ULONG
+	rv := C.direct_create(d.list, C.CK_ULONG(c.session), unsafe.SliceData(pairs), C.CK_ULONG(len(pairs)/2), C.CK_ULONG(len(c.numbers)),
+		pointer(c.value), size(c.value), &object)
+	return p11.ObjectHandle(object), uint(rv)
 }
 
 // random fills b, which may not be empty, with C_GenerateRandom.

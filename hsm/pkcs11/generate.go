@@ -20,24 +20,48 @@ const ckmAESKeyWrapKWP = 0x210B
 
 // GenerateKey implements hsm.Token.
 func (t *Token) GenerateKey(ctx context.Context, r hsm.KeyRequest) (hsm.KeyRef, error) {
-	if r.Kind != hsm.AES256 && r.Kind != hsm.AES256Wrap {
-		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("unknown kind of key %q", r.Kind)}
+	if err := checkKind(r); err != nil {
+		return hsm.KeyRef{}, err
 	}
-	if r.Kind == hsm.AES256Wrap && r.WrapUnder != "" {
-		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Unsupported, Cause: errors.New("a wrapping key must be an object of the token")}
+	ref, id, err := t.name(r.Kind)
+	if err != nil {
+		return hsm.KeyRef{}, err
 	}
-	var id [keyIDSize]byte
-	if _, err := io.ReadFull(t.cfg.Rand, id[:]); err != nil {
-		return hsm.KeyRef{}, &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("naming key: %w", err)}
+	generate := func(s *session) (hsm.KeyRef, error) { return s.generateProven(ref, id, r) }
+	if bits := importBits[r.Kind]; bits > 0 {
+		w, err := t.importWays(ctx)
+		if err != nil {
+			return hsm.KeyRef{}, err
+		}
+		generate = func(s *session) (hsm.KeyRef, error) { return s.generatePair(w, ref, id, r.Label) }
 	}
-	ref := hsm.KeyRef{ID: hsm.KeyID(hex.EncodeToString(id[:])), Kind: r.Kind}
 	return do(ctx, t, &task[hsm.KeyRef]{
 		once: r.WrapUnder == "",
 		slow: true,
-		f:    func(s *session) (hsm.KeyRef, error) { return s.generateProven(ref, id[:], r) },
+		f:    generate,
 		// A key whose maker has gone is nobody's. If it can't be destroyed it is an orphan, which Objects reports.
 		discard: func(s *session, made hsm.KeyRef) { _ = s.keys.destroy(s, made) },
 	})
+}
+
+// checkKind refuses kinds of keys that there are not, and homes that they do not have.
+func checkKind(r hsm.KeyRequest) error {
+	if r.Kind != hsm.AES256 && r.Kind != hsm.AES256Wrap && importBits[r.Kind] == 0 {
+		return &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("unknown kind of key %q", r.Kind)}
+	}
+	if r.Kind != hsm.AES256 && r.WrapUnder != "" {
+		return &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("a key of the kind %s must be an object of the token", r.Kind)}
+	}
+	return nil
+}
+
+// name gives a reference to a key that is still to be made, and its CKA_ID.
+func (t *Token) name(kind hsm.KeyKind) (hsm.KeyRef, []byte, error) {
+	id := make([]byte, keyIDSize)
+	if _, err := io.ReadFull(t.cfg.Rand, id); err != nil {
+		return hsm.KeyRef{}, nil, &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("naming key: %w", err)}
+	}
+	return hsm.KeyRef{ID: hsm.KeyID(hex.EncodeToString(id)), Kind: kind}, id, nil
 }
 
 func (s *session) generateProven(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (hsm.KeyRef, error) {
@@ -45,7 +69,7 @@ func (s *session) generateProven(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (h
 	if err != nil {
 		return hsm.KeyRef{}, err
 	}
-	if err := s.prove(made); err != nil {
+	if made.Proof, err = s.prove(made); err != nil {
 		_ = s.keys.destroy(s, made)
 		return hsm.KeyRef{}, fmt.Errorf("testing a new key: %w", err)
 	}
@@ -79,6 +103,8 @@ func (s *session) generateWrapped(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (
 	if err != nil {
 		return hsm.KeyRef{}, fmt.Errorf("finding the wrapping key: %w", err)
 	}
+	s.keys.objectsMu.Lock() // a search would not bear a session object that comes or goes
+	defer s.keys.objectsMu.Unlock()
 	handle, err := s.generateKey(template{kind: r.Kind, id: id, label: r.Label, extractable: true})
 	if err != nil {
 		return hsm.KeyRef{}, err
@@ -89,17 +115,18 @@ func (s *session) generateWrapped(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (
 	return ref, err
 }
 
-// prove shows that the key does what it is for. SoftHSM can leave a key that is found but has no value.
-func (s *session) prove(ref hsm.KeyRef) error {
+// prove shows that the key does what it is for, and gives the KeyRef.Proof of one that encrypts. SoftHSM can leave a key
+// that is found but has no value.
+func (s *session) prove(ref hsm.KeyRef) ([]byte, error) {
 	if ref.Kind == hsm.AES256Wrap {
-		return s.proveWrap(ref)
+		return nil, s.proveWrap(ref)
 	}
 	key, err := s.keys.acquire(ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer s.keys.release(key)
-	return s.selfTest(key)
+	return s.makeProof(key)
 }
 
 func (s *session) proveWrap(ref hsm.KeyRef) error {
@@ -107,6 +134,8 @@ func (s *session) proveWrap(ref hsm.KeyRef) error {
 	if err != nil {
 		return err
 	}
+	s.keys.objectsMu.Lock()
+	defer s.keys.objectsMu.Unlock()
 	handle, err := s.generateKey(template{kind: hsm.AES256, extractable: true})
 	if err != nil {
 		return err
@@ -149,6 +178,16 @@ func (k *keys) destroyObject(s *session, id hsm.KeyID) error {
 	return err
 }
 
+// Kinds of keys that live on the token for the time of an import.
+const (
+	// kindCarrier is imported material until it is seen to be an AES-256 key. It may only encrypt.
+	kindCarrier hsm.KeyKind = "carrier"
+	// kindUntyped is imported material that makes no AES key. It may do nothing.
+	kindUntyped hsm.KeyKind = "untyped"
+	// kindTransport is the AES key over imported material. It may only unwrap.
+	kindTransport hsm.KeyKind = "transport"
+)
+
 // template describes a secret key object.
 type template struct {
 	kind        hsm.KeyKind
@@ -158,30 +197,58 @@ type template struct {
 	extractable bool
 }
 
-// attributes gives the object's attributes. Every boolean is sent, because the defaults differ between makes (NSS and
-// opencryptoki make keys extractable); those that some makes do not know come last and may be left out.
-func (t template) attributes() (must, may []*p11.Attribute) {
-	crypts, wraps := t.kind == hsm.AES256, t.kind == hsm.AES256Wrap
-	must = []*p11.Attribute{
-		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY),
-		p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_AES),
-		p11.NewAttribute(p11.CKA_TOKEN, t.persistent),
-		p11.NewAttribute(p11.CKA_PRIVATE, true),
-		p11.NewAttribute(p11.CKA_SENSITIVE, true),
-		p11.NewAttribute(p11.CKA_EXTRACTABLE, t.extractable),
-		p11.NewAttribute(p11.CKA_ENCRYPT, crypts),
-		p11.NewAttribute(p11.CKA_DECRYPT, crypts),
-		p11.NewAttribute(p11.CKA_WRAP, wraps),
-		p11.NewAttribute(p11.CKA_UNWRAP, wraps),
-		p11.NewAttribute(p11.CKA_LABEL, labelPrefix+t.label),
+// flag is a boolean attribute or one that is a number.
+type flag = [2]uint
+
+func boolean(kind uint, on bool) flag {
+	if on {
+		return flag{kind, 1}
 	}
+	return flag{kind, 0}
+}
+
+// numbers gives the attributes that are numbers.
+func (t template) numbers() []flag {
+	keyType := uint(p11.CKK_AES)
+	if t.kind == kindUntyped {
+		keyType = p11.CKK_GENERIC_SECRET // which may have any length
+	}
+	return []flag{{p11.CKA_CLASS, p11.CKO_SECRET_KEY}, {p11.CKA_KEY_TYPE, keyType}}
+}
+
+// booleans gives every boolean attribute, because the defaults differ between makes (NSS and opencryptoki make keys
+// extractable); those that some makes do not know may be left out.
+func (t template) booleans() (must, may []flag) {
+	crypts, wraps := t.kind == hsm.AES256, t.kind == hsm.AES256Wrap
+	must = []flag{
+		boolean(p11.CKA_TOKEN, t.persistent),
+		boolean(p11.CKA_PRIVATE, true),
+		boolean(p11.CKA_SENSITIVE, true),
+		boolean(p11.CKA_EXTRACTABLE, t.extractable),
+		boolean(p11.CKA_ENCRYPT, crypts || t.kind == kindCarrier),
+		boolean(p11.CKA_DECRYPT, crypts),
+		boolean(p11.CKA_WRAP, wraps),
+		boolean(p11.CKA_UNWRAP, wraps || t.kind == kindTransport),
+	}
+	may = []flag{boolean(p11.CKA_SIGN, false), boolean(p11.CKA_VERIFY, false), boolean(p11.CKA_DERIVE, false)}
+	return must, may
+}
+
+// attributes gives the object's attributes for the binding.
+func (t template) attributes() (must, may []*p11.Attribute) {
+	for _, n := range t.numbers() {
+		must = append(must, p11.NewAttribute(n[0], n[1]))
+	}
+	mustBe, mayBe := t.booleans()
+	for _, b := range mustBe {
+		must = append(must, p11.NewAttribute(b[0], b[1] == 1))
+	}
+	for _, b := range mayBe {
+		may = append(may, p11.NewAttribute(b[0], b[1] == 1))
+	}
+	must = append(must, p11.NewAttribute(p11.CKA_LABEL, labelPrefix+t.label))
 	if t.id != nil {
 		must = append(must, p11.NewAttribute(p11.CKA_ID, t.id))
-	}
-	may = []*p11.Attribute{
-		p11.NewAttribute(p11.CKA_SIGN, false),
-		p11.NewAttribute(p11.CKA_VERIFY, false),
-		p11.NewAttribute(p11.CKA_DERIVE, false),
 	}
 	return must, may
 }
@@ -216,11 +283,7 @@ func (s *session) generateKey(t template) (p11.ObjectHandle, error) {
 func (s *session) wrap(under, key p11.ObjectHandle) (hsm.WrapFormat, []byte, error) {
 	var first error
 	for _, mechanism := range []uint{p11.CKM_AES_KEY_WRAP_PAD, ckmAESKeyWrapKWP} {
-		var wrapped []byte
-		err := s.m.call("C_WrapKey", func() (err error) {
-			wrapped, err = s.m.ctx.WrapKey(s.handle, []*p11.Mechanism{p11.NewMechanism(mechanism, nil)}, under, key)
-			return err
-		})
+		wrapped, err := s.wrapWith(mechanism, under, key)
 		if err == nil {
 			format, err := formatOf(wrapped)
 			s.keys.learn(format, mechanism)
@@ -231,6 +294,14 @@ func (s *session) wrap(under, key p11.ObjectHandle) (hsm.WrapFormat, []byte, err
 		}
 	}
 	return "", nil, fmt.Errorf("wrapping key: %w", first)
+}
+
+func (s *session) wrapWith(mechanism uint, under, key p11.ObjectHandle) (wrapped []byte, err error) {
+	err = s.m.call("C_WrapKey", func() (err error) {
+		wrapped, err = s.m.ctx.WrapKey(s.handle, mechanismOf(mechanism, nil), under, key)
+		return err
+	})
+	return wrapped, err
 }
 
 // formatOf tells the two meanings of CKM_AES_KEY_WRAP_PAD apart by the length of a wrapped 32-byte key.
@@ -286,13 +357,7 @@ func (s *session) unwrap(mechanism uint, under p11.ObjectHandle, ref hsm.KeyRef)
 	if err != nil {
 		return 0, err
 	}
-	var handle p11.ObjectHandle
-	err = template{kind: ref.Kind, id: id, label: "unwrapped"}.make(func(attributes []*p11.Attribute) error {
-		return s.m.call("C_UnwrapKey", func() (err error) {
-			handle, err = s.m.ctx.UnwrapKey(s.handle, []*p11.Mechanism{p11.NewMechanism(mechanism, nil)}, under, ref.Wrapped, attributes)
-			return err
-		})
-	})
+	handle, err := s.unwrapAs(template{kind: ref.Kind, id: id, label: "unwrapped"}, mechanismOf(mechanism, nil), under, ref.Wrapped)
 	if hsm.ClassOf(err) == hsm.BadInput {
 		err = reclassed(err, hsm.Failed) // what is spoilt came from the store, not from a caller
 	}
@@ -300,6 +365,21 @@ func (s *session) unwrap(mechanism uint, under p11.ObjectHandle, ref hsm.KeyRef)
 		return 0, fmt.Errorf("unwrapping key: %w", err)
 	}
 	return handle, nil
+}
+
+// unwrapAs makes an object of a wrapped key.
+func (s *session) unwrapAs(t template, mechanism []*p11.Mechanism, under p11.ObjectHandle, wrapped []byte) (p11.ObjectHandle, error) {
+	if len(wrapped) == 0 { // which the binding does not survive
+		return 0, &hsm.Error{Class: hsm.BadInput, Cause: errors.New("the wrapped key is empty")}
+	}
+	var handle p11.ObjectHandle
+	err := t.make(func(attributes []*p11.Attribute) error {
+		return s.m.call("C_UnwrapKey", func() (err error) {
+			handle, err = s.m.ctx.UnwrapKey(s.handle, mechanism, under, wrapped, attributes)
+			return err
+		})
+	})
+	return handle, err
 }
 
 // copyToSession makes a session object of a persistent one, with the same protection.

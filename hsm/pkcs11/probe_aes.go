@@ -159,6 +159,9 @@ func (k *aesKeys) refuses(alter func(*hsm.Opening)) check {
 		if err != nil {
 			return "", err
 		}
+		if o.Key.Proof, err = p.work.makeProof(&k.key); err != nil {
+			return "", err
+		}
 		alter(&o)
 		_, err = p.work.decrypt(&k.key, o, make([]byte, len(o.Sealed.Data)))
 		if err == nil {

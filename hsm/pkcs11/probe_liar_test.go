@@ -90,7 +90,7 @@ func TestProbeNoticesOtherSecrets(t *testing.T) {
 	macKey := secret{keyType: p11.CKK_GENERIC_SECRET, size: 32, uses: []uint{p11.CKA_SIGN}}
 	a, b := p.mustSecret(t, aesKey), p.mustSecret(t, aesKey)
 	require.NoError(t, p.sameAES(a, a))
-	require.Equal(t, hsm.BadInput, hsm.ClassOf(p.sameAES(a, b)))
+	require.Error(t, p.sameAES(a, b))
 	require.ErrorIs(t, p.encryptsAsGo(a, make([]byte, aesKeySize)), errWrongResult)
 
 	c, d := p.mustSecret(t, macKey), p.mustSecret(t, macKey)

@@ -41,6 +41,7 @@ type options struct {
 	drain   time.Duration
 	pin     func() ([]byte, error)
 	rand    io.Reader
+	strict  bool
 }
 
 // newModule makes a rig without an open token.
@@ -76,7 +77,7 @@ func (r *rig) open(o options) {
 }
 
 func (o options) token() TokenConfig {
-	c := TokenConfig{Label: label, PIN: o.pin, Profile: o.profile, Rand: o.rand}
+	c := TokenConfig{Label: label, PIN: o.pin, Profile: o.profile, Rand: o.rand, StrictOnToken: o.strict}
 	if c.PIN == nil {
 		c.PIN = pin
 	}

@@ -11,15 +11,18 @@ import (
 
 // TestSuite runs on SoftHSM, and on what SoftHSM looks like behind a module that behaves as other makes of HSM do.
 func TestSuite(t *testing.T) {
+	small := []hsm.KeyKind{hsm.RSA2048Import} // the others take seconds to make
 	for _, c := range []struct {
 		name    string
 		profile Profile
 		rules   []string
+		kinds   []hsm.KeyKind
 	}{
-		{"SoftHSM", Profile{}, nil},
-		{"IVInPlace-TokenHandles", Profile{IV: IVInPlace, TokenHandles: true}, []string{"C_Encrypt emulate=iv_in_place"}},
-		{"IVAppended-WrapPKCS7", Profile{IV: IVAppended}, []string{"C_Encrypt emulate=iv_appended", "C_WrapKey emulate=wrap_pkcs7"}},
-		{"WrapKWP-NoCopyObject", Profile{}, []string{"C_WrapKey emulate=wrap_kwp", "C_CopyObject rv=0x54"}},
+		{"SoftHSM", Profile{}, nil, nil},
+		{"IVInPlace-TokenHandles-OAEPSHA256", Profile{IV: IVInPlace, TokenHandles: true},
+			[]string{"C_Encrypt emulate=iv_in_place", "C_UnwrapKey emulate=oaep_sha256"}, small},
+		{"IVAppended-WrapPKCS7", Profile{IV: IVAppended}, []string{"C_Encrypt emulate=iv_appended", "C_WrapKey emulate=wrap_pkcs7"}, small},
+		{"WrapKWP-NoCopyObject", Profile{}, []string{"C_WrapKey emulate=wrap_kwp", "C_CopyObject rv=0x54"}, small},
 	} {
 		for home, wrapped := range map[string]bool{"Token": false, "Wrapped": true} {
 			t.Run(c.name+"/"+home, func(t *testing.T) {
@@ -32,7 +35,9 @@ func TestSuite(t *testing.T) {
 					h.path = fault.Module
 				}
 				t.Cleanup(func() { require.NoError(t, h.module.Close()) })
-				hsmtest.Run(t, hsmtest.Config{Open: h.open, Reopen: h.reopen, Attributes: h.attributes, Wrapped: wrapped})
+				hsmtest.Run(t, hsmtest.Config{
+					Open: h.open, Reopen: h.reopen, Attributes: h.attributes, Count: h.count, Wrapped: wrapped, ImportKinds: c.kinds,
+				})
 			})
 		}
 	}
@@ -67,4 +72,11 @@ func (h *host) attributes(t *testing.T, id hsm.KeyID) []hsmtest.Attributes {
 	w := newWitness(t, h.soft)
 	defer w.close()
 	return w.attributes(id)
+}
+
+func (h *host) count(t *testing.T) int {
+	t.Helper()
+	w := newWitness(t, h.soft)
+	defer w.close()
+	return len(w.find())
 }

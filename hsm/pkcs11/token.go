@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"hsmkms/hsm"
 )
 
@@ -27,6 +29,8 @@ type TokenConfig struct {
 	Profile Profile
 	// Rand is the source of IVs in the mode IVCaller and of key names; nil means crypto/rand.
 	Rand io.Reader
+	// StrictOnToken refuses to import key material in the ways of the route hsm.InProcess, in which the process sees it.
+	StrictOnToken bool
 }
 
 // Token is an hsm.Token on a PKCS#11 token.
@@ -41,6 +45,9 @@ type Token struct {
 	barred error
 	// refusal is what callers are told of it.
 	refusal atomic.Pointer[hsm.Error]
+	// ways is what the token was seen to do with imported material; nil until somebody asks.
+	ways       atomic.Pointer[ways]
+	wayfinding singleflight.Group
 }
 
 var _ hsm.Token = (*Token)(nil)

@@ -49,10 +49,17 @@ func (w *witness) close() {
 func (w *witness) find(template ...*p11.Attribute) []p11.ObjectHandle {
 	w.t.Helper()
 	require.NoError(w.t, w.ctx.FindObjectsInit(w.session, template))
-	objects, _, err := w.ctx.FindObjects(w.session, 100)
-	require.NoError(w.t, err)
+	var all []p11.ObjectHandle
+	for {
+		some, _, err := w.ctx.FindObjects(w.session, 100)
+		require.NoError(w.t, err)
+		if len(some) == 0 {
+			break
+		}
+		all = append(all, some...)
+	}
 	require.NoError(w.t, w.ctx.FindObjectsFinal(w.session))
-	return objects
+	return all
 }
 
 // attributes reads all objects that have a CKA_ID.
