@@ -22,7 +22,8 @@ func sensitiveBlobs(t *testing.T, m *model, r reference) [][]string {
 	for _, name := range s.memberOrder() {
 		member, err := m.shapeNamed(s.Members[name])
 		require.NoError(t, err)
-		if member.Type == "blob" && member.Sensitive {
+		// A public key is none of a plaintext's secrets; the model has one shape for both.
+		if member.Type == "blob" && member.Sensitive && name != "PublicKey" {
 			paths = append(paths, []string{name})
 		}
 		for _, path := range sensitiveBlobs(t, m, s.Members[name]) {

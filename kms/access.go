@@ -30,11 +30,11 @@ func (s *Service) authorize(ctx context.Context, r *Request, a action, identifie
 
 // authorizeID is authorize for the bare key id in a ciphertext, which may belong to any account of the Region.
 func (s *Service) authorizeID(ctx context.Context, r *Request, a action, id string) (*Key, error) {
-	key, found, err := s.keys.Get(ctx, keyRecord(r.Region, id))
+	key, err := s.live(ctx, r.Region, id)
 	if err != nil {
 		return nil, err
 	}
-	if !found || s.permit(r, a, key) != nil {
+	if key == nil || s.permit(r, a, key) != nil {
 		return nil, Errorf(AccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
 	}
 	return key, nil
@@ -76,14 +76,26 @@ func (s *Service) find(ctx context.Context, name keyName) (*Key, error) {
 		}
 		id = alias.KeyID
 	}
-	key, found, err := s.keys.Get(ctx, keyRecord(name.region, id))
-	if err != nil {
+	key, err := s.live(ctx, name.region, id)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !found || key.Account != name.account {
+	case key != nil && key.Account == name.account:
+		return key, nil
+	case name.alias != "": // it goes the way of its key, a moment later
+		return nil, aliasNotFound(name.arn())
+	default:
 		return nil, notFound(name.arn())
 	}
-	return key, nil
+}
+
+// live gives a key as it is now, see Key.at; nil if there is none.
+func (s *Service) live(ctx context.Context, region, id string) (*Key, error) {
+	key, found, err := s.keys.Get(ctx, keyRecord(region, id))
+	if err != nil || !found {
+		return nil, err
+	}
+	return key.at(s.cfg.Clock()), nil
 }
 
 func notFound(arn string) error { return Errorf(NotFound, "Key '%s' does not exist", arn) }

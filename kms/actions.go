@@ -5,28 +5,45 @@ type action struct {
 	// permission is the name in policies, without kms:.
 	permission string
 	// states says in which key states the operation is allowed.
-	states stateRules
+	states row
 	// aliases tells whether the key may be named by an alias.
 	aliases bool
 	// usage is what the key must be for; empty if it does not matter.
 	usage KeyUsage
 }
 
-// The actions on keys, by permission. ReEncrypt has two. Operations that name no key (ListKeys, GenerateRandom) have no
-// row.
+// The actions on keys, by permission: the one table of what each operation does in each state. ReEncrypt has two rows.
+// Operations that name no key (ListKeys, GenerateRandom) have none.
 var (
-	actionDecrypt              = action{permission: "Decrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionEncrypt              = action{permission: "Encrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionGenerateDataKey      = action{permission: "GenerateDataKey", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionGenerateDataKeyBlind = action{permission: "GenerateDataKeyWithoutPlaintext", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionReEncryptFrom        = action{permission: "ReEncryptFrom", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionReEncryptTo          = action{permission: "ReEncryptTo", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionDescribeKey          = action{permission: "DescribeKey", states: anyState, aliases: true}
-	actionEnableKey            = action{permission: "EnableKey", states: toggling}
-	actionDisableKey           = action{permission: "DisableKey", states: toggling}
-	actionUpdateKeyDescription = action{permission: "UpdateKeyDescription", states: notDying}
-	actionCreateAlias          = action{permission: "CreateAlias", states: notDying}
-	actionUpdateAlias          = action{permission: "UpdateAlias", states: notDying}
-	actionDeleteAlias          = action{permission: "DeleteAlias", states: anyState}
-	actionListAliases          = action{permission: "ListAliases", states: anyState}
+	actionCancelKeyDeletion         = action{permission: "CancelKeyDeletion", states: canceling}
+	actionCreateAlias               = action{permission: "CreateAlias", states: unlessDying}
+	actionDecrypt                   = action{permission: "Decrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionDeleteAlias               = action{permission: "DeleteAlias", states: anyState}
+	actionDeleteImportedKeyMaterial = action{permission: "DeleteImportedKeyMaterial", states: unimporting}
+	actionDescribeKey               = action{permission: "DescribeKey", states: anyState, aliases: true}
+	actionDisableKey                = action{permission: "DisableKey", states: toggling}
+	actionDisableKeyRotation        = action{permission: "DisableKeyRotation", states: autoRotating}
+	actionEnableKey                 = action{permission: "EnableKey", states: toggling}
+	actionEnableKeyRotation         = action{permission: "EnableKeyRotation", states: autoRotating}
+	actionEncrypt                   = action{permission: "Encrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKey           = action{permission: "GenerateDataKey", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKeyBlind      = action{permission: "GenerateDataKeyWithoutPlaintext", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionGetKeyLastUsage           = action{permission: "GetKeyLastUsage", states: anyState}
+	actionGetKeyPolicy              = action{permission: "GetKeyPolicy", states: anyState}
+	actionGetKeyRotationStatus      = action{permission: "GetKeyRotationStatus", states: rotationStatus}
+	actionGetParametersForImport    = action{permission: "GetParametersForImport", states: importPreparing}
+	actionImportKeyMaterial         = action{permission: "ImportKeyMaterial", states: importing}
+	actionListAliases               = action{permission: "ListAliases", states: anyState}
+	actionListKeyPolicies           = action{permission: "ListKeyPolicies", states: anyState}
+	actionListKeyRotations          = action{permission: "ListKeyRotations", states: anyState}
+	actionListResourceTags          = action{permission: "ListResourceTags", states: anyState}
+	actionPutKeyPolicy              = action{permission: "PutKeyPolicy", states: anyState}
+	actionReEncryptFrom             = action{permission: "ReEncryptFrom", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionReEncryptTo               = action{permission: "ReEncryptTo", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionRotateKeyOnDemand         = action{permission: "RotateKeyOnDemand", states: rotatingNow}
+	actionScheduleKeyDeletion       = action{permission: "ScheduleKeyDeletion", states: scheduling}
+	actionTagResource               = action{permission: "TagResource", states: unlessDying}
+	actionUntagResource             = action{permission: "UntagResource", states: unlessDying}
+	actionUpdateAlias               = action{permission: "UpdateAlias", states: unlessDying}
+	actionUpdateKeyDescription      = action{permission: "UpdateKeyDescription", states: unlessDying}
 )

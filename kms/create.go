@@ -3,25 +3,14 @@ package kms
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"hsmkms/hsm"
 	"hsmkms/store"
 )
-
-// Tag is a tag of a key.
-type Tag struct {
-	TagKey   string
-	TagValue string
-}
-
-// maxTags is the most tags that a key may have.
-const maxTags = 50
 
 // CreateKeyInput is the input of CreateKey.
 type CreateKeyInput struct {
@@ -53,27 +42,35 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 	if key.ID, err = s.newKeyID(key.MultiRegion); err != nil {
 		return nil, err
 	}
-	key.Created = s.cfg.Clock().UTC()
-	material, err := s.newMaterial(ctx, r, key)
-	if err != nil {
+	if err := checkPolicy(r.Caller, key, key.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
-	key.Materials = []Material{material}
+	key.Created = s.cfg.Clock().UTC()
+	if key.Origin == OriginKMS {
+		material, err := s.newMaterial(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		key.Materials = []Material{material}
+	}
 	err = s.update(ctx, func(t *recorder) error {
-		if err := t.put(keyRecord(key.Region, key.ID), key); err != nil {
+		if err := t.putKey(key); err != nil {
 			return err
 		}
 		return t.mark(accountKeys(key.Account, key.Region) + key.ID)
 	})
 	if err != nil {
-		s.discard(ctx, r, material, err)
+		for i := range key.Materials {
+			s.discard(ctx, key.Region, key.Materials[i].Ref, err)
+		}
 		return nil, fmt.Errorf("storing key: %w", err)
 	}
 	r.Keys = append(r.Keys, key.ARN())
 	return &CreateKeyOutput{KeyMetadata: key.metadata()}, nil
 }
 
-// newKey makes the record that a request asks for, without id and material.
+// newKey makes the record that a request asks for, without id and material. Its policy, which may name the key by its id, is
+// not checked yet.
 func newKey(r *Request, in *CreateKeyInput) (*Key, error) {
 	keySpec, usage, err := wantedSpec(in)
 	if err != nil {
@@ -85,20 +82,20 @@ func newKey(r *Request, in *CreateKeyInput) (*Key, error) {
 	if err := checkTags(in.Tags); err != nil {
 		return nil, err
 	}
-	policy := in.Policy
-	if policy == "" {
-		policy = defaultPolicy(r.Caller.Account)
-	}
-	if err := checkPolicy(policy); err != nil {
-		return nil, err
-	}
 	if !specs[keySpec].served {
 		return nil, Errorf(UnsupportedOperation, "KeySpec %s is not supported.", keySpec)
 	}
-	return &Key{
+	key := &Key{
 		Account: r.Caller.Account, Region: r.Region, Spec: keySpec, Usage: usage, Origin: OriginKMS, State: Enabled,
-		MultiRegion: in.MultiRegion, Description: in.Description, Policy: policy, Tags: in.Tags,
-	}, nil
+		MultiRegion: in.MultiRegion, Description: in.Description, Policy: in.Policy, Tags: in.Tags,
+	}
+	if in.Origin == OriginExternal {
+		key.Origin, key.State = OriginExternal, PendingImport
+	}
+	if key.Policy == "" {
+		key.Policy = defaultPolicy(key.Account)
+	}
+	return key, nil
 }
 
 func wantedSpec(in *CreateKeyInput) (KeySpec, KeyUsage, error) {
@@ -129,7 +126,7 @@ func checkOrigin(in *CreateKeyInput) error {
 		return Errorf(Validation, "XksKeyId is only valid for keys with an Origin of EXTERNAL_KEY_STORE.")
 	}
 	switch in.Origin {
-	case "", OriginKMS:
+	case "", OriginKMS, OriginExternal:
 		if in.CustomKeyStoreId != "" {
 			return Errorf(Validation, "CustomKeyStoreId is only valid for keys with an Origin of AWS_CLOUDHSM or EXTERNAL_KEY_STORE.")
 		}
@@ -142,53 +139,6 @@ func checkOrigin(in *CreateKeyInput) error {
 	default:
 		return Errorf(UnsupportedOperation, "Origin %s is not supported.", in.Origin)
 	}
-}
-
-func checkTags(tags []Tag) error {
-	if len(tags) > maxTags {
-		return Errorf(TagError, "Too many tags")
-	}
-	seen := make(map[string]bool, len(tags))
-	for _, tag := range tags {
-		if len(tag.TagKey) >= 4 && strings.EqualFold(tag.TagKey[:4], "aws:") {
-			return Errorf(TagError, "Tags beginning with aws: are reserved")
-		}
-		if seen[tag.TagKey] {
-			return Errorf(TagError, "Duplicate tag keys")
-		}
-		seen[tag.TagKey] = true
-	}
-	return nil
-}
-
-// checkPolicy refuses what is not a JSON object with one statement or a list of them. Policies are kept; they are not
-// evaluated yet.
-func checkPolicy(text string) error {
-	var document struct {
-		Statement json.RawMessage
-	}
-	err := json.Unmarshal([]byte(text), &document)
-	if statement := document.Statement; err != nil || len(statement) == 0 || statement[0] != '{' && statement[0] != '[' {
-		return Errorf(MalformedPolicyDocument, "The policy is not a JSON policy document.")
-	}
-	return nil
-}
-
-// defaultPolicy is the key policy that AWS gives a key when none was asked for.
-func defaultPolicy(account string) string {
-	return `{
-  "Version" : "2012-10-17",
-  "Id" : "key-default-1",
-  "Statement" : [ {
-    "Sid" : "Enable IAM User Permissions",
-    "Effect" : "Allow",
-    "Principal" : {
-      "AWS" : "arn:aws:iam::` + account + `:root"
-    },
-    "Action" : "kms:*",
-    "Resource" : "*"
-  } ]
-}`
 }
 
 // newKeyID makes a random (version 4, RFC 9562) UUID, or the id of a multi-Region key.
@@ -206,11 +156,8 @@ func (s *Service) newKeyID(multiRegion bool) (string, error) {
 }
 
 // newMaterial generates key material on the token.
-func (s *Service) newMaterial(ctx context.Context, r *Request, key *Key) (Material, error) {
-	region, err := s.region(r)
-	if err != nil {
-		return Material{}, err
-	}
+func (s *Service) newMaterial(ctx context.Context, key *Key) (Material, error) {
+	region := s.cfg.Regions[key.Region]
 	var id [32]byte
 	if _, err := io.ReadFull(s.cfg.Rand, id[:]); err != nil {
 		return Material{}, fmt.Errorf("making key material id: %w", err)
@@ -222,20 +169,20 @@ func (s *Service) newMaterial(ctx context.Context, r *Request, key *Key) (Materi
 	if err != nil {
 		return Material{}, TokenError(err)
 	}
-	return Material{ID: hex.EncodeToString(id[:]), Ref: ref, Created: key.Created}, nil
+	return Material{ID: hex.EncodeToString(id[:]), Ref: ref, Created: s.cfg.Clock().UTC(), Base: s.meter.base()}, nil
 }
 
-// discard destroys material whose record could not be written. If it is not certain that it was not, the material stays:
+// discard destroys new material whose record could not be written. If it is not certain that it was not, the material stays:
 // an orphan is a smaller harm than a key without its material.
-func (s *Service) discard(ctx context.Context, r *Request, m Material, cause error) {
+func (s *Service) discard(ctx context.Context, region string, ref hsm.KeyRef, cause error) {
 	if errors.Is(cause, store.ErrUncertain) {
-		s.cfg.Log.Error("a new key may not have been stored; its material may be an orphan on the token", "material", m.Ref.ID)
+		s.cfg.Log.Error("a new key may not have been stored; its material may be an orphan on the token", "material", ref.ID)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
 	defer cancel()
-	if err := s.cfg.Regions[r.Region].Token.DestroyKey(ctx, m.Ref); err != nil {
-		s.cfg.Log.Error("destroying the material of a key that was not stored; it is an orphan on the token", "material", m.Ref.ID, "error", err)
+	if err := s.cfg.Regions[region].Token.DestroyKey(ctx, ref); err != nil {
+		s.cfg.Log.Error("destroying the material of a key that was not stored; it is an orphan on the token", "material", ref.ID, "error", err)
 	}
 }
 

@@ -1,6 +1,9 @@
 package kms
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // KeyMetadata describes a key, as DescribeKey and CreateKey give it. Members that do not apply are absent.
 type KeyMetadata struct {
@@ -93,6 +96,12 @@ func (k *Key) metadata() *KeyMetadata {
 	if material := k.current(); material != nil {
 		m.CurrentKeyMaterialId = material.ID
 	}
+	if k.State == PendingDeletion {
+		m.DeletionDate = &Timestamp{k.Deletion}
+	}
+	if k.Origin == OriginExternal && k.whole() {
+		m.ExpirationModel, m.ValidTo = expiration(k.firstExpiry())
+	}
 	if k.MultiRegion {
 		m.MultiRegionConfiguration = &MultiRegionConfiguration{
 			MultiRegionKeyType: "PRIMARY",
@@ -101,6 +110,31 @@ func (k *Key) metadata() *KeyMetadata {
 		}
 	}
 	return m
+}
+
+// firstExpiry is when the first of the key's associated materials expires; zero if none does.
+func (k *Key) firstExpiry() time.Time {
+	var first time.Time
+	for i := range k.Materials {
+		if !k.Materials[i].Pending {
+			first = earlier(first, k.Materials[i].Expires)
+		}
+	}
+	return first
+}
+
+// The expiration models of imported material.
+const (
+	expires       = "KEY_MATERIAL_EXPIRES"
+	doesNotExpire = "KEY_MATERIAL_DOES_NOT_EXPIRE"
+)
+
+// expiration is how an answer describes when material expires.
+func expiration(at time.Time) (model string, validTo *Timestamp) {
+	if at.IsZero() {
+		return doesNotExpire, nil
+	}
+	return expires, &Timestamp{at}
 }
 
 // ListKeysInput is the input of ListKeys.

@@ -21,6 +21,8 @@ type destination struct {
 	key     *Key
 	sealing hsm.Sealing
 	header  ciphertext.Header
+	meter   *meter
+	request *Request
 }
 
 // destination finds the key and decides whether the caller may encrypt under it.
@@ -42,16 +44,24 @@ func (s *Service) destination(ctx context.Context, r *Request, a action, t *seal
 	if err := usableWith(r, a, key, t.algorithm); err != nil {
 		return nil, err
 	}
-	to := &destination{region: region, key: key}
+	to := &destination{region: region, key: key, meter: s.meter, request: r}
 	to.sealing, to.header, err = sealing(key, t.context)
 	return to, err
 }
 
-// seal encrypts a plaintext, which stays the caller's.
+// seal encrypts a plaintext, which stays the caller's. It is a use of the key.
 func (d *destination) seal(ctx context.Context, plaintext []byte) ([]byte, error) {
+	if err := d.meter.take(ctx, d.key, d.key.current()); err != nil {
+		return nil, err
+	}
 	sealed, err := d.region.Token.Encrypt(ctx, d.sealing, plaintext)
 	if err != nil {
-		return nil, TokenError(err)
+		return nil, TokenError(d.meter.s.lost(ctx, d.key, d.sealing.Key, err))
 	}
-	return marshal(d.header, sealed)
+	blob, err := marshal(d.header, sealed)
+	if err != nil {
+		return nil, err
+	}
+	d.meter.used(d.request, d.key)
+	return blob, nil
 }

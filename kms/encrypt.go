@@ -79,12 +79,13 @@ func (s *Service) Decrypt(ctx context.Context, r *Request, in *DecryptInput) (*D
 	}
 	plaintext, err := from.region.Token.Decrypt(ctx, from.opening)
 	if err != nil {
-		return nil, openError(err)
+		return nil, openError(s.lost(ctx, from.key, from.opening.Key, err))
 	}
 	if in.DryRun {
 		clear(plaintext)
 		return nil, dryRun()
 	}
+	s.meter.used(r, from.key)
 	return &DecryptOutput{
 		EncryptionAlgorithm: AlgorithmSymmetric, KeyId: from.key.ARN(), KeyMaterialId: from.material.ID, Plaintext: plaintext,
 	}, nil

@@ -60,8 +60,8 @@ func checkAlgorithm(key *Key, algorithm EncryptionAlgorithm) error {
 // sealing says how to encrypt under the key's current material, and with which header.
 func sealing(key *Key, context map[string]string) (hsm.Sealing, ciphertext.Header, error) {
 	material := key.current()
-	if material == nil {
-		return hsm.Sealing{}, ciphertext.Header{}, fmt.Errorf("key %s has no material", key.ID)
+	if material == nil || !material.present() {
+		return hsm.Sealing{}, ciphertext.Header{}, noMaterial(key)
 	}
 	header := ciphertext.Header{KeyID: key.ID}
 	if n, err := hex.Decode(header.Material[:], []byte(material.ID)); err != nil || n != len(header.Material) {
@@ -76,6 +76,9 @@ func opening(key *Key, blob ciphertext.Blob, context map[string]string) (hsm.Ope
 	material := key.material(hex.EncodeToString(blob.Material[:]))
 	if material == nil {
 		return hsm.Opening{}, nil, errBadCiphertext(errors.New("unknown key material"))
+	}
+	if !material.present() {
+		return hsm.Opening{}, nil, noMaterial(key)
 	}
 	aad, err := blob.AAD(context)
 	o := hsm.Opening{Key: material.Ref, AAD: aad, Sealed: hsm.Sealed{IV: blob.IV, Data: blob.Data}}

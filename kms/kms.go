@@ -32,6 +32,13 @@ type Config struct {
 	CacheSize int
 	// Clock gives the time; nil means time.Now.
 	Clock func() time.Time
+	// Day is how long a day of a waiting or rotation period lasts; 0 means 24 hours. Anything else is for trying out.
+	Day time.Duration
+	// Vault seals import tokens.
+	Vault hsm.Vault
+	// Budget is how often a key's material may encrypt before the service moves the key to fresh material; 0 means 2^31. At
+	// twice the budget the material encrypts no more.
+	Budget uint64
 	// Rand is the source of ids; nil means crypto/rand.
 	Rand io.Reader
 	// Log receives what an operator should know; nil discards it.
@@ -53,6 +60,8 @@ type Service struct {
 	cfg     Config
 	keys    *store.Cache[*Key]
 	aliases *store.Cache[*Alias]
+	meter   *meter
+	wake    chan struct{} // wakes the schedule
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -68,6 +77,12 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
+	if cfg.Day == 0 {
+		cfg.Day = 24 * time.Hour
+	}
+	if cfg.Budget == 0 {
+		cfg.Budget = 1 << 31
+	}
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
@@ -82,7 +97,8 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, keys: keys, aliases: aliases}
+	s := &Service{cfg: cfg, keys: keys, aliases: aliases, wake: make(chan struct{}, 1)}
+	s.meter = newMeter(s)
 	s.follow()
 	return s, nil
 }

@@ -20,37 +20,39 @@ type UpdateKeyDescriptionInput struct {
 
 // EnableKey makes a key usable; it is no error if it is.
 func (s *Service) EnableKey(ctx context.Context, r *Request, in *EnableKeyInput) (*Empty, error) {
-	return s.manage(ctx, r, actionEnableKey, in.KeyId, func(key *Key) { key.State = Enabled })
+	return empty(s.manage(ctx, r, actionEnableKey, in.KeyId, func(key *Key) error { key.State = Enabled; return nil }))
 }
 
 // DisableKey makes a key unusable until EnableKey; it is no error if it is.
 func (s *Service) DisableKey(ctx context.Context, r *Request, in *DisableKeyInput) (*Empty, error) {
-	return s.manage(ctx, r, actionDisableKey, in.KeyId, func(key *Key) { key.State = DisabledState })
+	return empty(s.manage(ctx, r, actionDisableKey, in.KeyId, func(key *Key) error { key.State = DisabledState; return nil }))
 }
 
 // UpdateKeyDescription changes a key's description.
 func (s *Service) UpdateKeyDescription(ctx context.Context, r *Request, in *UpdateKeyDescriptionInput) (*Empty, error) {
-	return s.manage(ctx, r, actionUpdateKeyDescription, in.KeyId, func(key *Key) { key.Description = in.Description })
+	return empty(s.manage(ctx, r, actionUpdateKeyDescription, in.KeyId, func(key *Key) error { key.Description = in.Description; return nil }))
 }
 
 // Empty is the output of operations that answer nothing: the body of the answer is empty, not an empty object.
 type Empty struct{}
 
-// manage applies a change to the record of a key, if its state allows the action.
-func (s *Service) manage(ctx context.Context, r *Request, a action, keyID string, f func(*Key)) (*Empty, error) {
-	key, err := s.authorize(ctx, r, a, keyID)
-	if err != nil {
-		return nil, err
-	}
-	err = s.change(ctx, key, func(now *Key) error {
-		if err := usable(r, a, now); err != nil {
-			return err
-		}
-		f(now)
-		return nil
-	})
+func empty(_ *Key, err error) (*Empty, error) {
 	if err != nil {
 		return nil, err
 	}
 	return &Empty{}, nil
+}
+
+// manage applies a change to the record of a key, if the key's state allows the action, and gives the key as it then is.
+func (s *Service) manage(ctx context.Context, r *Request, a action, keyID string, f func(*Key) error) (*Key, error) {
+	key, err := s.authorize(ctx, r, a, keyID)
+	if err != nil {
+		return nil, err
+	}
+	return s.change(ctx, key, func(now *Key) error {
+		if err := usable(r, a, now); err != nil {
+			return err
+		}
+		return f(now)
+	})
 }

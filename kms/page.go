@@ -8,32 +8,63 @@ import (
 	"hsmkms/store"
 )
 
-// page is one page of a listing of an index of the store: the records below prefix, in order. A marker holds the last
-// name of the page before, so that pages stay right while others add and remove records.
+// page is one page of a listing in the order of names, no two of which are equal: of an index of the store (see scan), or
+// of entries of a record (see cut). A marker holds the last name of the page before, so that pages stay right while
+// others add and remove entries, and the prefix, which tells this listing from all others.
 type page struct {
 	prefix string
-	after  string // the last name already listed, below prefix
+	after  string // the last name already listed
 	limit  int
 	next   string // the marker of the page after this one; empty at the end
 }
 
-// newPage reads Limit and Marker of a request.
+// newPage reads Limit and Marker of a request. The prefix ends with a slash.
 func newPage(limit *int32, usual int, marker, prefix string) (*page, error) {
-	p := &page{prefix: prefix, limit: usual}
+	after, err := readMarker(prefix, marker)
+	if err != nil {
+		return nil, err
+	}
+	p := &page{prefix: prefix, after: after, limit: usual}
 	if limit != nil {
 		p.limit = int(*limit)
 	}
+	return p, nil
+}
+
+// listMarker makes the marker of the page that follows the one that ends with name.
+func listMarker(prefix, name string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(prefix + name))
+}
+
+// readMarker gives the name in a marker of the listing with this prefix, "" for the first page. It fails for what listMarker
+// has not made for that listing.
+func readMarker(prefix, marker string) (name string, err error) {
 	if marker == "" {
-		return p, nil
+		return "", nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(marker)
-	after, ok := strings.CutPrefix(string(raw), prefix)
-	// The decoder lets line ends and stray bits pass, which scan never makes.
-	if err != nil || !ok || after == "" || base64.RawURLEncoding.EncodeToString(raw) != marker {
-		return nil, Errorf(InvalidMarker, "The marker is not valid.")
+	name, ok := strings.CutPrefix(string(raw), prefix)
+	// The decoder lets line ends and stray bits pass, which listMarker never makes.
+	if err != nil || !ok || name == "" || listMarker(prefix, name) != marker {
+		return "", invalidMarker()
 	}
-	p.after = after
-	return p, nil
+	return name, nil
+}
+
+func invalidMarker() error { return Errorf(InvalidMarker, "The marker is not valid.") }
+
+// cut gives the entries of the page, out of all entries in the order of their names, and sets the marker of the next page.
+func cut[E any](p *page, all []E, name func(E) string) []E {
+	first := 0
+	for first < len(all) && p.after != "" && name(all[first]) <= p.after {
+		first++
+	}
+	rest := all[first:]
+	if len(rest) <= p.limit {
+		return rest
+	}
+	p.next = listMarker(p.prefix, name(rest[p.limit-1]))
+	return rest[:p.limit]
 }
 
 // scan reads the names of a page, without the prefix, and sets the marker of the next.
@@ -47,7 +78,7 @@ func (s *Service) scan(ctx context.Context, p *page) ([]string, error) {
 		}
 		return r.Scan(p.prefix, after, func(key string, _ []byte) bool {
 			if len(names) == p.limit {
-				p.next = base64.RawURLEncoding.EncodeToString([]byte(p.prefix + names[len(names)-1]))
+				p.next = listMarker(p.prefix, names[len(names)-1])
 				return false
 			}
 			names = append(names, strings.TrimPrefix(key, p.prefix))

@@ -102,3 +102,32 @@ func TestMarkers(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "a", p.after)
 }
+
+// TestCut cuts a list of entries into pages of every size. The list changes between them like an index: see
+// TestPagesAreStable.
+func TestCut(t *testing.T) {
+	name := func(name string) string { return name }
+	pagesOf := func(limit int32, lists ...[]string) (pages [][]string) {
+		marker := ""
+		for {
+			p, err := newPage(&limit, 50, marker, "list/")
+			require.NoError(t, err)
+			pages = append(pages, cut(p, lists[0], name))
+			if marker = p.next; marker == "" {
+				return pages
+			}
+			if len(lists) > 1 {
+				lists = lists[1:]
+			}
+		}
+	}
+	all := []string{"a", "b", "c", "d", "e"}
+	require.Equal(t, [][]string{{"a"}, {"b"}, {"c"}, {"d"}, {"e"}}, pagesOf(1, all))
+	require.Equal(t, [][]string{{"a", "b"}, {"c", "d"}, {"e"}}, pagesOf(2, all))
+	require.Equal(t, [][]string{{"a", "b", "c", "d"}, {"e"}}, pagesOf(4, all))
+	require.Equal(t, [][]string{all}, pagesOf(5, all), "a last page that is full is followed by none")
+	require.Equal(t, [][]string{all}, pagesOf(6, all))
+	require.Equal(t, [][]string{{}}, pagesOf(1, []string{}))
+	require.Equal(t, [][]string{{"b", "d"}, {"e", "f"}, {"h"}}, pagesOf(2, []string{"b", "d", "f"}, []string{"a", "c", "e", "f", "h"}))
+	require.Equal(t, [][]string{{"a", "b"}, {}}, pagesOf(2, all, []string{}), "all that was left is gone")
+}

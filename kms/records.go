@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+	"unique"
 
 	"hsmkms/hsm"
 	"hsmkms/store"
@@ -16,8 +17,11 @@ import (
 //	account-key/<account>/<region>/<key id>       nothing: the keys of an account, for listing
 //	alias/<account>/<region>/<alias name>         Alias
 //	key-alias/<region>/<key id>/<alias name>      nothing: the aliases of a key
+//	due/<time>/<region>/<kind>/<id>               nothing: what time does to a key or an import set, see schedule.go
+//	doomed/<region>/<id>                          doom: what is to be destroyed on the token, see doom.go
 //
-// A key is found by its id alone within a Region, because that is all a ciphertext says.
+// A key is found by its id alone within a Region, because that is all a ciphertext says. Files that keep records of
+// another kind describe them there (system.go, meter.go, importset.go).
 const (
 	keyPrefix        = "key/"
 	accountKeyPrefix = "account-key/"
@@ -49,19 +53,47 @@ type Key struct {
 	Created     time.Time `json:"created"`
 	Policy      string    `json:"policy"`
 	Tags        []Tag     `json:"tags,omitempty"`
-	// Materials are the key materials, oldest first. New ciphertext is made with the last.
+	// Materials are the key materials, oldest first. One that waits for its rotation is the last.
 	Materials []Material `json:"materials,omitempty"`
+	// Deletion is when the key ends to exist, in the state PendingDeletion only.
+	Deletion time.Time `json:"deletion,omitzero"`
+	// Rotation is nil while automatic rotation is off.
+	Rotation *Rotation `json:"rotation,omitempty"`
+	// OnDemand counts the rotations on demand.
+	OnDemand int `json:"onDemand,omitempty"`
 
 	arn string // of a record that was read, see ARN
+	// due is when time changes the key by itself, see Key.at; zero if it does not.
+	due time.Time
+	// indexed is the record's entry in the index of what is due, as it stands in the store; "" if there is none.
+	indexed string
+	// dropped are materials that the key no longer has, to be destroyed once the record is committed.
+	dropped []hsm.KeyRef
 }
 
 // Material is one generation of a key's material.
 type Material struct {
 	// ID is the AWS KeyMaterialId: 64 lower-case hexadecimal digits.
-	ID      string     `json:"id"`
-	Ref     hsm.KeyRef `json:"ref"`
+	ID string `json:"id"`
+	// Ref has no ID while the material, which was imported, is deleted or expired.
+	Ref     hsm.KeyRef `json:"ref,omitzero"`
 	Created time.Time  `json:"created"`
+	// Rotated is when the material took the place of the one before it, and How why; zero for the first one and for one that
+	// is Pending.
+	Rotated time.Time    `json:"rotated,omitzero"`
+	How     RotationType `json:"how,omitempty"`
+	// Pending material was imported to take the place of the current one at the next rotation.
+	Pending bool `json:"pending,omitempty"`
+	// Expires is when imported material is destroyed; zero for never.
+	Expires time.Time `json:"expires,omitzero"`
+	// Description is the KeyMaterialDescription of imported material.
+	Description string `json:"description,omitempty"`
+	// Base is what the counter of free encryptions stood at when the material was made, see meter.go.
+	Base uint64 `json:"base,omitempty"`
 }
+
+// present tells whether the material can be used.
+func (m *Material) present() bool { return m.Ref.ID != "" }
 
 // ARN is the key ARN.
 func (k *Key) ARN() string {
@@ -77,16 +109,27 @@ func decodeKey(value []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	key.arn = key.ARN()
+	key.Policy = unique.Make(key.Policy).Value() // most keys have the same one
+	key.arn, key.due, key.indexed = key.ARN(), key.nextChange(), key.dueEntry()
 	return key, nil
 }
 
-// current is the material that new ciphertext is made with.
+// current is the material that new ciphertext is made with; nil if the key never had one. See Material.present.
 func (k *Key) current() *Material {
-	if len(k.Materials) == 0 {
-		return nil
+	for i := len(k.Materials) - 1; i >= 0; i-- {
+		if !k.Materials[i].Pending {
+			return &k.Materials[i]
+		}
 	}
-	return &k.Materials[len(k.Materials)-1]
+	return nil
+}
+
+// pending is the material that waits for its rotation, or nil.
+func (k *Key) pending() *Material {
+	if n := len(k.Materials); n > 0 && k.Materials[n-1].Pending {
+		return &k.Materials[n-1]
+	}
+	return nil
 }
 
 // material finds a material by its id; nil if the key never had it.
@@ -119,7 +162,10 @@ func decode[T any](value []byte) (*T, error) {
 // recorder is a transaction that remembers what it wrote.
 type recorder struct {
 	store.Txn
+	now     time.Time
 	written []string
+	// doomed are the ids of the doom records that it wrote, by Region.
+	doomed []doomName
 }
 
 func (t *recorder) put(key string, record any) error {
@@ -143,9 +189,34 @@ func (t *recorder) remove(key string) error {
 	return t.Delete(key)
 }
 
-// key reads a key's record inside the transaction, free to be changed; nil if there is none.
+// key reads a key inside the transaction, as it is now (see Key.at), free to be changed; nil if there is none.
 func (t *recorder) key(region, id string) (*Key, error) {
-	return read[Key](t, keyRecord(region, id))
+	value, found, err := t.Get(keyRecord(region, id))
+	if err != nil || !found {
+		return nil, err
+	}
+	key, err := decodeKey(value)
+	if err != nil {
+		return nil, err
+	}
+	return key.at(t.now), nil
+}
+
+// putKey writes a key's record, its entry in the index of what is due, and the doom of the materials that it dropped.
+func (t *recorder) putKey(key *Key) error {
+	if entry := key.dueEntry(); entry != key.indexed {
+		if err := t.reindex(key.indexed, entry); err != nil {
+			return err
+		}
+		key.indexed = entry
+	}
+	for _, ref := range key.dropped {
+		if err := t.doom(key.Region, string(ref.ID), doom{Refs: []hsm.KeyRef{ref}}); err != nil {
+			return err
+		}
+	}
+	key.dropped = nil
+	return t.put(keyRecord(key.Region, key.ID), key)
 }
 
 func read[T any](r store.Reader, key string) (*T, error) {
@@ -161,7 +232,7 @@ func read[T any](r store.Reader, key string) (*T, error) {
 func (s *Service) update(ctx context.Context, fn func(*recorder) error) error {
 	var txn *recorder
 	err := s.cfg.Store.Update(ctx, func(t store.Txn) error {
-		txn = &recorder{Txn: t}
+		txn = &recorder{Txn: t, now: s.cfg.Clock()}
 		return fn(txn)
 	})
 	if txn != nil { // also after a failure, which may have come after the commit
@@ -171,11 +242,11 @@ func (s *Service) update(ctx context.Context, fn func(*recorder) error) error {
 	return err
 }
 
-// change applies a change to a key's record in a transaction. f sees the record as it is now, not as it was when the
+// change applies a change to a key's record in a transaction and gives the record as it then is. f sees the record as it is now, not as it was when the
 // request was authorized, and must check what matters again.
-func (s *Service) change(ctx context.Context, key *Key, f func(*Key) error) error {
-	return s.update(ctx, func(t *recorder) error {
-		now, err := t.key(key.Region, key.ID)
+func (s *Service) change(ctx context.Context, key *Key, f func(*Key) error) (now *Key, err error) {
+	err = s.update(ctx, func(t *recorder) error {
+		now, err = t.key(key.Region, key.ID)
 		if err != nil {
 			return err
 		}
@@ -185,6 +256,10 @@ func (s *Service) change(ctx context.Context, key *Key, f func(*Key) error) erro
 		if err := f(now); err != nil {
 			return err
 		}
-		return t.put(keyRecord(key.Region, key.ID), now)
+		return t.putKey(now)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return now, nil
 }

@@ -59,6 +59,8 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 	if in.DryRun {
 		return nil, dryRun()
 	}
+	s.meter.used(r, from.key)
+	s.meter.used(r, to.key)
 	return &ReEncryptOutput{
 		CiphertextBlob:                 blob,
 		KeyId:                          to.key.ARN(),
@@ -72,13 +74,17 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 
 // reEncrypt moves the ciphertext under the destination's key.
 func (f *source) reEncrypt(ctx context.Context, to *destination) ([]byte, error) {
+	if err := to.meter.take(ctx, to.key, to.key.current()); err != nil {
+		return nil, err
+	}
 	sealed, err := f.region.Token.ReEncrypt(ctx, f.opening, to.sealing)
 	var failure *hsm.Error
 	if errors.As(err, &failure) && failure.Source {
-		return nil, openError(err)
+		to.meter.untaken(to.key, to.key.current(), failure)
+		return nil, openError(to.meter.s.lost(ctx, f.key, f.opening.Key, err))
 	}
 	if err != nil {
-		return nil, TokenError(err)
+		return nil, TokenError(to.meter.s.lost(ctx, to.key, to.sealing.Key, err))
 	}
 	return marshal(to.header, sealed)
 }

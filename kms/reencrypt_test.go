@@ -27,7 +27,7 @@ var stateErrors = map[KeyState]struct {
 	DisabledState:   {Disabled, " is disabled."},
 	PendingDeletion: {InvalidState, " is pending deletion."},
 	PendingImport:   {InvalidState, " is pending import."},
-	"Creating":      {InvalidState, " is in an invalid state."},
+	Creating:        {InvalidState, " is creating."},
 }
 
 // TestReEncryptKeyStates puts each key into each state in which it cannot be used. The token must not be called.

@@ -135,10 +135,12 @@ type Stocktaking struct {
 	Missing []string
 }
 
-// Stocktake compares the token of a Region with the store. It reads every key's record.
+// Stocktake compares the token of a Region with the store. It reads every key's record. Keys may be made and destroyed
+// meanwhile: an orphan is an object that was there before the records were read and is there after, and missing is what
+// was there neither before nor after.
 func (s *Service) Stocktake(ctx context.Context, region string) (Stocktaking, error) {
-	// The token first: an object that is made meanwhile must not be taken for an orphan.
-	objects, err := s.cfg.Regions[region].Token.Objects(ctx)
+	token := s.cfg.Regions[region].Token
+	before, err := token.Objects(ctx)
 	if err != nil {
 		return Stocktaking{}, fmt.Errorf("listing the token's objects: %w", err)
 	}
@@ -146,23 +148,39 @@ func (s *Service) Stocktake(ctx context.Context, region string) (Stocktaking, er
 	if err != nil {
 		return Stocktaking{}, fmt.Errorf("listing keys: %w", err)
 	}
-	var found Stocktaking
-	on := make(map[hsm.KeyID]bool, len(objects))
-	for _, object := range objects {
-		on[object.ID] = true
-		if _, known := owners[object.ID]; !known {
+	if found := difference(owners, before, before); len(found.Orphans)+len(found.Missing) == 0 {
+		return found, nil
+	}
+	after, err := token.Objects(ctx)
+	if err != nil {
+		return Stocktaking{}, fmt.Errorf("listing the token's objects: %w", err)
+	}
+	return difference(owners, before, after), nil
+}
+
+// nobody owns objects that the store knows and that need not be on the token.
+const nobody = ""
+
+func difference(owners map[hsm.KeyID]string, before, after []hsm.Object) (found Stocktaking) {
+	was, is := map[hsm.KeyID]bool{}, map[hsm.KeyID]bool{}
+	for _, object := range before {
+		was[object.ID] = true
+	}
+	for _, object := range after {
+		is[object.ID] = true
+		if _, known := owners[object.ID]; !known && was[object.ID] {
 			found.Orphans = append(found.Orphans, object)
 		}
 	}
 	for id, owner := range owners {
-		if !on[id] {
+		if owner != nobody && !was[id] && !is[id] {
 			found.Missing = append(found.Missing, owner)
 		}
 	}
-	return found, nil
+	return found
 }
 
-// owners gives, for every token object that the store knows in a Region, the id of its key or its system record.
+// owners gives, for every token object that the store knows in a Region, the id of its key or its system record, or nobody.
 func (s *Service) owners(ctx context.Context, region string) (map[hsm.KeyID]string, error) {
 	var owners map[hsm.KeyID]string
 	err := s.cfg.Store.View(ctx, func(r store.Reader) (err error) {
@@ -178,7 +196,7 @@ func (s *Service) owners(ctx context.Context, region string) (map[hsm.KeyID]stri
 			}
 			return bad == nil
 		})
-		return errors.Join(err, bad)
+		return errors.Join(err, bad, ownDooms(r, region, owners), ownImports(r, region, owners))
 	})
 	return owners, err
 }
@@ -203,7 +221,7 @@ func systemOwners(r store.Reader, region string) (map[hsm.KeyID]string, error) {
 // own enters the token objects of the key.
 func (k *Key) own(owners map[hsm.KeyID]string) {
 	for _, m := range k.Materials {
-		if len(m.Ref.Wrapped) == 0 {
+		if m.present() && len(m.Ref.Wrapped) == 0 {
 			owners[m.Ref.ID] = k.ID
 		}
 	}

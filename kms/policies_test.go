@@ -1,0 +1,114 @@
+package kms
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"hsmkms/hsm"
+	"hsmkms/policy"
+)
+
+const lockedOut = "The new key policy will not allow you to update the key policy in the future."
+
+// requestBy is a request of somebody who is not the root user of testAccount.
+func requestBy(kind policy.PrincipalType, arn string) *Request {
+	r := newRequest("PutKeyPolicy")
+	r.Caller = &policy.Principal{Type: kind, ARN: arn, Account: testAccount}
+	return r
+}
+
+// allowing is a policy that allows everything to one principal, with a resource.
+func allowing(principal, resource string) string {
+	return `{"Statement":{"Effect":"Allow","Principal":{"AWS":"` + principal + `"},"Action":"kms:*","Resource":"` + resource + `"}}`
+}
+
+// TestPolicyLockout has users and sessions, which no operation makes yet, put policies of all kinds.
+func TestPolicyLockout(t *testing.T) {
+	const (
+		alice   = "arn:aws:iam::" + testAccount + ":user/alice"
+		bob     = "arn:aws:iam::" + testAccount + ":user/bob"
+		admin   = "arn:aws:iam::" + testAccount + ":role/admin"
+		session = "arn:aws:sts::" + testAccount + ":assumed-role/admin/s1"
+	)
+	key := newTestKey(firstKey)
+	for _, test := range []struct {
+		caller *Request
+		policy string
+		locked bool
+	}{
+		{newRequest("PutKeyPolicy"), allowing(testAccount, "*"), false},
+		{newRequest("PutKeyPolicy"), allowing(alice, "*"), true},
+		{newRequest("PutKeyPolicy"), allowing(otherAccount, "*"), true},
+		{requestBy(policy.IAMUser, alice), allowing(alice, "*"), false},
+		{requestBy(policy.IAMUser, alice), allowing(bob, "*"), true},
+		{requestBy(policy.IAMUser, alice), allowing(testAccount, "*"), false},
+		{requestBy(policy.AssumedRole, session), allowing(admin, "*"), false},
+		{requestBy(policy.AssumedRole, session), allowing(session, "*"), false},
+		{requestBy(policy.AssumedRole, session), allowing(alice, "*"), true},
+		{requestBy(policy.IAMUser, alice), allowing(alice, key.ARN()), false},
+		{requestBy(policy.IAMUser, alice), allowing(alice, newTestKey(secondKey).ARN()), true},
+	} {
+		s := newService(t, fakeToken{})
+		put(t, s, newTestKey(firstKey, func(key *Key) { key.Policy = "old" }))
+		in := &PutKeyPolicyInput{KeyId: firstKey, Policy: test.policy}
+		out, err := s.PutKeyPolicy(t.Context(), test.caller, in)
+		if test.locked {
+			requireError(t, out, err, MalformedPolicyDocument, lockedOut)
+			require.Equal(t, "old", policyOf(t, s))
+			in.BypassPolicyLockoutSafetyCheck = true
+			out, err = s.PutKeyPolicy(t.Context(), test.caller, in)
+		}
+		require.NoError(t, err)
+		require.NotNil(t, out)
+		require.Equal(t, test.policy, policyOf(t, s))
+	}
+}
+
+// policyOf gives the policy of firstKey.
+func policyOf(t *testing.T, s *Service) string {
+	t.Helper()
+	out, err := s.GetKeyPolicy(t.Context(), newRequest("GetKeyPolicy"), &GetKeyPolicyInput{KeyId: firstKey})
+	require.NoError(t, err)
+	require.Equal(t, "default", out.PolicyName)
+	return out.Policy
+}
+
+// TestPolicyOfNewKey makes keys with policies that name keys by their ids: that of the new key is known when its policy is
+// judged, and nothing is made on the token under a policy that is refused.
+func TestPolicyOfNewKey(t *testing.T) {
+	arn := (&Key{Account: testAccount, Region: testRegion}).ARN()
+	// With random bytes of zero, the first key has the id 00000000-0000-4000-8000-000000000000.
+	zeros := func(cfg *Config) { cfg.Rand = strings.NewReader(strings.Repeat("\x00", 100)) }
+	for resource, locked := range map[string]bool{
+		arn + "00000000-0000-4000-8000-000000000000": false,
+		arn + "*":          false,
+		arn + firstKey:     true,
+		"arn:aws:s3:::all": true,
+	} {
+		m := &maker{}
+		s := newService(t, m.token(), zeros)
+		in := &CreateKeyInput{Policy: allowing(testAccount, resource)}
+		out, err := s.CreateKey(t.Context(), newRequest("CreateKey"), in)
+		if !locked {
+			require.NoError(t, err)
+			continue
+		}
+		requireError(t, out, err, MalformedPolicyDocument, lockedOut)
+		requireNoKeys(t, s)
+		require.Equal(t, []hsm.KeyRef(nil), m.made)
+	}
+}
+
+// TestDefaultPolicy holds the policy that keys get to the check that others must pass, for every kind of caller.
+func TestDefaultPolicy(t *testing.T) {
+	for _, r := range []*Request{
+		newRequest("CreateKey"), requestBy(policy.IAMUser, "arn:aws:iam::"+testAccount+":user/a"),
+		requestBy(policy.AssumedRole, "arn:aws:sts::"+testAccount+":assumed-role/r/s1"),
+	} {
+		require.NoError(t, checkPolicy(r.Caller, newTestKey(firstKey), defaultPolicy(testAccount), false))
+	}
+	err := checkPolicy(newRequest("").Caller, newTestKey(firstKey), defaultPolicy(otherAccount), false)
+	requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
+}
