@@ -24,7 +24,9 @@ type config struct {
 	Store          storeConfig             `yaml:"store"`
 	Module         moduleConfig            `yaml:"module"`
 	Regions        map[string]regionConfig `yaml:"regions"`
-	Dev            *devConfig              `yaml:"dev"`
+	// Budget is how often key material may encrypt before the key is moved to fresh material; 0 means 2^31.
+	Budget uint64     `yaml:"encryptions_per_material"`
+	Dev    *devConfig `yaml:"dev"`
 }
 
 type storeConfig struct {
@@ -36,6 +38,10 @@ type moduleConfig struct {
 	// Environment is set before the module is loaded; modules take their own configuration from there.
 	Environment map[string]string `yaml:"environment"`
 }
+
+// maxBudget is half of the 2^32 encryptions with random IVs that NIST SP 800-38D (section 8.3) allows a key: the rest is
+// for what happens until the key has fresh material.
+const maxBudget = 1 << 31
 
 // The homes of key material.
 const (
@@ -52,6 +58,8 @@ type regionConfig struct {
 	Sessions    int    `yaml:"sessions"`
 	KeyCache    int    `yaml:"key_cache"`
 	Home        string `yaml:"home"`
+	// StrictOnToken refuses to import key material in ways in which this process would see it.
+	StrictOnToken bool `yaml:"strict_on_token"`
 }
 
 // devConfig makes a server convenient to try out. It is not for production.
@@ -60,6 +68,8 @@ type devConfig struct {
 	CredentialsFile string `yaml:"credentials_file"`
 	// EnvFile is written once the server answers, with export lines for a shell.
 	EnvFile string `yaml:"env_file"`
+	// Day is how long a day of a waiting or rotation period lasts; 0 means 24 hours.
+	Day time.Duration `yaml:"day"`
 }
 
 // loadConfig reads a configuration file. Settings that it does not know are errors.
@@ -95,8 +105,11 @@ func (c *config) check() error {
 	case c.RequestTimeout <= 0 || c.DrainTimeout <= 0:
 		return errors.New("request_timeout and drain_timeout must be positive")
 	}
-	if c.Dev != nil && (c.Dev.CredentialsFile == "" || c.Dev.EnvFile == "") {
-		return errors.New("dev needs credentials_file and env_file")
+	if c.Dev != nil && (c.Dev.CredentialsFile == "" || c.Dev.EnvFile == "" || c.Dev.Day < 0) {
+		return errors.New("dev needs credentials_file and env_file, and a day that is not negative")
+	}
+	if c.Budget > maxBudget {
+		return fmt.Errorf("encryptions_per_material is %d, and must be at most %d", c.Budget, maxBudget)
 	}
 	for name, region := range c.Regions {
 		for other, beside := range c.Regions {
@@ -151,7 +164,8 @@ func (r regionConfig) tokenConfig() (pkcs11.TokenConfig, error) {
 	profile, err := r.profile()
 	return pkcs11.TokenConfig{
 		Label: r.TokenLabel, Serial: r.TokenSerial, Profile: profile,
-		PIN: func() ([]byte, error) { return readSecret(r.PINFile) },
+		PIN:           func() ([]byte, error) { return readSecret(r.PINFile) },
+		StrictOnToken: r.StrictOnToken,
 	}, err
 }
 

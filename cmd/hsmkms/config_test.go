@@ -45,6 +45,18 @@ func TestLoadConfig(t *testing.T) {
 	require.Equal(t, slog.LevelDebug, cfg.LogLevel)
 }
 
+func TestStrictOnToken(t *testing.T) {
+	for setting, want := range map[string]bool{"": false, ", strict_on_token: false": false, ", strict_on_token: true": true} {
+		cfg, err := load(t, strings.Replace(goodConfig, ", key_cache: 7", setting, 1))
+		require.NoError(t, err)
+		token, err := cfg.Regions["us-east-1"].tokenConfig()
+		require.NoError(t, err)
+		require.Equal(t, want, token.StrictOnToken)
+	}
+	_, err := load(t, strings.Replace(goodConfig, "key_cache: 7", "strict_on_token: perhaps", 1))
+	require.ErrorContains(t, err, "perhaps")
+}
+
 func TestLoadConfigRefuses(t *testing.T) {
 	for want, text := range map[string]string{
 		"listn":                   goodConfig + "listn: x\n",

@@ -116,7 +116,11 @@ func initialize(ctx context.Context, cfg *config, prepare func(*rooms) error, ac
 	if account == "" {
 		return nil
 	}
-	identities, err := openIdentities(ctx, rooms)
+	vault, err := kms.OpenVault(ctx, rooms.store, rooms.tokens)
+	if err != nil {
+		return err
+	}
+	identities, err := iam.New(iam.Config{Store: rooms.store, Vault: vault})
 	if err != nil {
 		return err
 	}
