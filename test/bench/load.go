@@ -152,7 +152,7 @@ func (t *target) round(ctx context.Context, o options, op string, bodies [][]byt
 	for i := range o.connections {
 		group.Go(func() error {
 			var err error
-			latencies[i], err = t.connection(ctx, wires, i)
+			latencies[i], err = t.connection(ctx, wires, i*len(wires)/o.connections)
 			return err
 		})
 	}

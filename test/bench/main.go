@@ -3,6 +3,8 @@
 // decodes the same requests, makes the same token calls on the same kind of session pool and encodes the answers, and
 // does nothing else. Both are driven in turns, round by round, so that what else the machine does hits both alike;
 // only the ratio means much on a shared machine.
+//
+// `bench scale` compares a server that has a great many keys with one that has ten, in the same way.
 package main
 
 import (
@@ -22,6 +24,7 @@ type options struct {
 	home        string
 	sessions    int
 	profile     string
+	keys        int
 }
 
 func main() { os.Exit(run()) }
@@ -31,8 +34,13 @@ func run() int {
 	defer stop()
 	command := bench
 	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "floor" {
-		command, args = serveFloor, args[1:]
+	if len(args) > 0 {
+		switch args[0] {
+		case "floor":
+			command, args = serveFloor, args[1:]
+		case "scale":
+			command, args = scale, args[1:]
+		}
 	}
 	if err := command(ctx, parse(args)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -50,6 +58,7 @@ func parse(args []string) options {
 	flags.IntVar(&o.payload, "payload", 64, "bytes of plaintext")
 	flags.StringVar(&o.home, "home", "token", "home of the keys: token or wrapped")
 	flags.IntVar(&o.sessions, "sessions", 0, "sessions on the token, for both; 0 is what the softhsm profile says")
+	flags.IntVar(&o.keys, "keys", 100_000, "keys of the large server of `bench scale`")
 	flags.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the load generator to this file")
 	_ = flags.Parse(args) // exits on failure
 	return o

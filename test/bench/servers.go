@@ -80,7 +80,7 @@ func (s *servers) startServer(ctx context.Context) (*target, error) {
 
 // waitForEnv reads the export lines that the server writes when it answers.
 func waitForEnv(ctx context.Context, path string) (map[string]string, error) {
-	for range 600 {
+	for range 3000 {
 		text, err := os.ReadFile(path)
 		if err == nil {
 			env := map[string]string{}
@@ -93,7 +93,7 @@ func waitForEnv(ctx context.Context, path string) (map[string]string, error) {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil, errors.New("the server did not answer within 30 seconds")

@@ -120,7 +120,8 @@ func TestCreateKeyAccepts(t *testing.T) {
 			{"the longest description", object(t, "Description", strings.Repeat("d", 8192)), members{"Description": strings.Repeat("d", 8192)}},
 			{"the longest in pairs", object(t, "Description", strings.Repeat("😀", 4096)), members{"Description": strings.Repeat("😀", 4096)}},
 			{"a policy", object(t, "Policy", policy), nil},
-			{"a policy of one statement", object(t, "Policy", `{"Statement":{"Effect":"Allow"}}`), nil},
+			{"a policy of one statement", object(t, "Policy", `{"Statement":{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}}`), nil},
+			{"the longest policy", object(t, "Policy", longPolicy(t, 32768)), nil},
 			{"a policy with white space", object(t, "Policy", "\t\r\n "+policy+"\n"), nil},
 			{"a bypass", object(t, "Policy", policy, "BypassPolicyLockoutSafetyCheck", true), nil},
 			{"a bypass of nothing", `{"BypassPolicyLockoutSafetyCheck":true}`, nil},
@@ -137,6 +138,21 @@ func TestCreateKeyAccepts(t *testing.T) {
 				require.Equal(t, members{"KeyMetadata": metadata}, accept(t, s, "DescribeKey", object(t, "KeyId", metadata["KeyId"])))
 			})
 		}
+	})
+}
+
+// TestCreateExternalKey makes keys that wait for their material. Nothing is made on the token.
+func TestCreateExternalKey(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		generated := s.Calls(t)["C_GenerateKey"]
+		for _, body := range []string{`{"Origin":"EXTERNAL"}`, `{"Origin":"EXTERNAL","Tags":[{"TagKey":"k","TagValue":"v"}]}`} {
+			metadata := createKey(t, s, body)
+			want := wantMetadata(metadata, members{"Origin": "EXTERNAL", "Enabled": false, "KeyState": "PendingImport"})
+			delete(want, "CurrentKeyMaterialId")
+			require.Equal(t, want, metadata)
+			require.Equal(t, metadata, accept(t, s, "DescribeKey", object(t, "KeyId", metadata["KeyId"]))["KeyMetadata"])
+		}
+		require.Equal(t, generated, s.Calls(t)["C_GenerateKey"])
 	})
 }
 
@@ -222,7 +238,8 @@ func TestCreateKeyRefusals(t *testing.T) {
 			{"an unknown usage", `{"KeyUsage":"RANDOM"}`, "ValidationException", violated("RANDOM", "keyUsage", enumText(t, "KeyUsageType"))},
 			{"a usage without spec", `{"KeyUsage":"SIGN_VERIFY"}`, "ValidationException", "KeyUsage SIGN_VERIFY is not compatible with KeySpec SYMMETRIC_DEFAULT"},
 			{"an unknown origin", `{"Origin":"HSM"}`, "ValidationException", violated("HSM", "origin", enumText(t, "OriginType"))},
-			{"import", `{"Origin":"EXTERNAL"}`, "UnsupportedOperationException", "Origin EXTERNAL is not supported."},
+			{"import of an RSA key", `{"Origin":"EXTERNAL","KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY"}`, "UnsupportedOperationException", "KeySpec RSA_2048 is not supported."},
+			{"a store for import", `{"Origin":"EXTERNAL","CustomKeyStoreId":"cks-1"}`, "ValidationException", storeOnly},
 			{"CloudHSM without store", `{"Origin":"AWS_CLOUDHSM"}`, "ValidationException", "CustomKeyStoreId is required for keys with an Origin of AWS_CLOUDHSM."},
 			{"CloudHSM", `{"Origin":"AWS_CLOUDHSM","CustomKeyStoreId":"cks-1"}`, "CustomKeyStoreNotFoundException", "The custom key store cks-1 does not exist."},
 			{"an external store without id", `{"Origin":"EXTERNAL_KEY_STORE","XksKeyId":"x"}`, "ValidationException", "CustomKeyStoreId is required for keys with an Origin of EXTERNAL_KEY_STORE."},
@@ -247,14 +264,19 @@ func TestCreateKeyRefusals(t *testing.T) {
 func TestCreateKeyPolicies(t *testing.T) {
 	const charset = `satisfy regular expression pattern: [\u0009\u000A\u000D\u0020-\u00FF]+`
 	each(t, func(t *testing.T, s *kmstest.Server) {
-		for _, policy := range []string{
-			" ", "x", "{", "[]", "7", "null", `"Statement"`, "{}", `{"Version":"2012-10-17"}`, `{"Statement":[]}x`,
-			`{"Statement":null}`, `{"Statement":7}`, `{"Statement":"*"}`, `{"Statement":true}`,
-		} {
-			s.Post(t, "CreateKey", object(t, "Policy", policy)).RequireRefusal(t, "MalformedPolicyDocumentException", "The policy is not a JSON policy document.")
-			s.Post(t, "CreateKey", object(t, "Policy", policy, "BypassPolicyLockoutSafetyCheck", true)).
-				RequireRefusal(t, "MalformedPolicyDocumentException", "The policy is not a JSON policy document.")
+		for policy, message := range malformedPolicies {
+			for _, bypass := range []bool{false, true} {
+				s.Post(t, "CreateKey", object(t, "Policy", policy, "BypassPolicyLockoutSafetyCheck", bypass)).
+					RequireRefusal(t, "MalformedPolicyDocumentException", message)
+			}
 		}
+		for _, policy := range lockingPolicies {
+			s.Post(t, "CreateKey", object(t, "Policy", policy)).RequireRefusal(t, "MalformedPolicyDocumentException", textLockedOut)
+			id := createKey(t, s, object(t, "Policy", policy, "BypassPolicyLockoutSafetyCheck", true))["KeyId"].(string)
+			require.Equal(t, policy, policyOf(t, s, id))
+		}
+		s.Post(t, "CreateKey", object(t, "Policy", longPolicy(t, 32769))).
+			RequireRefusal(t, "LimitExceededException", "The key policy has 32769 bytes; the maximum is 32768.")
 		long := `{"Statement":[` + strings.Repeat(" ", 131072) + `]}`
 		for _, test := range []struct{ policy, constraint string }{
 			{long, "have length less than or equal to 131072"},
@@ -303,7 +325,7 @@ func TestCreateKeyRefusedLeavesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
 		keys, generated := allKeys(t, s, 1000), s.Calls(t)["C_GenerateKey"]
 		for _, body := range []string{
-			`{"Origin":"EXTERNAL"}`, `{"KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY"}`, `{"Policy":"x"}`,
+			`{"Origin":"HSM"}`, `{"KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY"}`, `{"Policy":"x"}`,
 			`{"Tags":[{"TagKey":"aws:","TagValue":""}]}`, `{"KeySpec":"x"}`, `{`,
 		} {
 			require.Equal(t, http.StatusBadRequest, s.Post(t, "CreateKey", body).Status)

@@ -179,7 +179,7 @@ func (k *ownKey) verify(t *testing.T, client *kms.Client) {
 	require.NoError(t, err)
 	k.state.settle(t, string(out.KeyMetadata.KeyState), "state of "+k.key)
 	k.description.settle(t, aws.ToString(out.KeyMetadata.Description), "description of "+k.key)
-	if k.state.is == disabled {
+	for k.state.is != enabled {
 		require.NoError(t, k.toggle(client))
 	}
 	if k.blob != nil {

@@ -47,6 +47,7 @@ type worker struct {
 const (
 	enabled  = "Enabled"
 	disabled = "Disabled"
+	dying    = "PendingDeletion"
 )
 
 // aliasesEach is how many names for aliases a worker has.
@@ -86,7 +87,13 @@ func (w *worker) step(client *kms.Client) error {
 		return w.createKey(client)
 	}
 	key := w.keys[w.random.IntN(len(w.keys))]
-	switch w.random.IntN(10) {
+	if key.state.is == dying { // takes no other change
+		if w.random.IntN(2) == 0 {
+			return key.look(client)
+		}
+		return key.toggle(client)
+	}
+	switch w.random.IntN(11) {
 	case 0:
 		return w.createKey(client)
 	case 1, 2:
@@ -95,6 +102,8 @@ func (w *worker) step(client *kms.Client) error {
 		return key.describe(client, fmt.Sprintf("described %d", w.random.Int()))
 	case 4:
 		return key.look(client)
+	case 5:
+		return key.scheduleDeletion(client)
 	default:
 		return w.changeAlias(client, key)
 	}
@@ -122,7 +131,14 @@ func (k *ownKey) encrypt(client *kms.Client) error {
 	return err
 }
 
+// toggle takes the key one state on: a dying one is saved, which leaves it disabled.
 func (k *ownKey) toggle(client *kms.Client) error {
+	if k.state.is == dying {
+		return k.state.change(disabled, func() error {
+			_, err := client.CancelKeyDeletion(background, &kms.CancelKeyDeletionInput{KeyId: &k.key})
+			return err
+		})
+	}
 	if k.state.is == enabled {
 		return k.state.change(disabled, func() error {
 			_, err := client.DisableKey(background, &kms.DisableKeyInput{KeyId: &k.key})
@@ -131,6 +147,14 @@ func (k *ownKey) toggle(client *kms.Client) error {
 	}
 	return k.state.change(enabled, func() error {
 		_, err := client.EnableKey(background, &kms.EnableKeyInput{KeyId: &k.key})
+		return err
+	})
+}
+
+// scheduleDeletion has the key deleted in a far future.
+func (k *ownKey) scheduleDeletion(client *kms.Client) error {
+	return k.state.change(dying, func() error {
+		_, err := client.ScheduleKeyDeletion(background, &kms.ScheduleKeyDeletionInput{KeyId: &k.key})
 		return err
 	})
 }

@@ -47,6 +47,8 @@ type Options struct {
 	Settings []string
 	// Top are lines for the configuration itself, such as "request_timeout: 1s".
 	Top []string
+	// Day is how long a day of a waiting or rotation period lasts, such as "10ms"; empty means 24 hours.
+	Day string
 	// NoRace runs a server without the race detector even when the test has it: for measuring the server's memory,
 	// which the detector multiplies.
 	NoRace bool
@@ -218,7 +220,11 @@ regions:
 	for _, line := range s.options.Settings {
 		text += "    " + line + "\n"
 	}
-	text += "dev: {credentials_file: " + s.path("credentials") + ", env_file: " + s.path("aws.env") + "}\n"
+	text += "dev: {credentials_file: " + s.path("credentials") + ", env_file: " + s.path("aws.env")
+	if s.options.Day != "" {
+		text += ", day: " + s.options.Day
+	}
+	text += "}\n"
 	for _, line := range s.options.Top {
 		text += line + "\n"
 	}
