@@ -37,7 +37,7 @@ func TestLivezAndReadyz(t *testing.T) {
 // TestLivezNeverTouchesTheToken asks often, also for metrics: none of it is passed on.
 func TestLivezNeverTouchesTheToken(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
-		awaitStocktaking(t, s)
+		awaitCalm(t, s)
 		before := s.Calls(t)
 		for range 50 {
 			s.AdminGet(t, "/livez")
@@ -70,10 +70,11 @@ var requestCount = regexp.MustCompile(`^hsmkms_request(s_total|_seconds_count)\{
 // gauge is the name of a metric of the Region.
 func gauge(name string) string { return name + `{region="` + kmstest.Region + `"}` }
 
-// awaitStocktaking waits for the end of what the server does with the token by itself after its start.
-func awaitStocktaking(t testing.TB, s *kmstest.Server) {
+// awaitCalm waits for the end of what the server does with the token by itself after its start.
+func awaitCalm(t testing.TB, s *kmstest.Server) {
 	t.Helper()
 	require.Eventually(t, func() bool { _, done := metrics(t, s)[gauge("hsmkms_token_missing")]; return done }, waitLimit, waitStep)
+	require.Eventually(t, func() bool { return strings.Contains(s.Log(), `"msg":"importing key material"`) }, waitLimit, waitStep)
 }
 
 // grown gives what became more, and by how much.
@@ -126,7 +127,7 @@ func TestRequestMetrics(t *testing.T) {
 
 func TestTokenMetrics(t *testing.T) {
 	eachFresh(t, func(t *testing.T, s *kmstest.Server) {
-		awaitStocktaking(t, s)
+		awaitCalm(t, s)
 		id := s.NewKey(t)
 		s.Encrypt(t, id, []byte("x"), nil)
 		before := metrics(t, s)
@@ -149,7 +150,7 @@ func TestTokenMetrics(t *testing.T) {
 func TestSteadyState(t *testing.T) {
 	const clients, rounds = 8, 18
 	each(t, func(t *testing.T, s *kmstest.Server) {
-		awaitStocktaking(t, s)
+		awaitCalm(t, s)
 		first, second := s.NewKey(t), s.NewKey(t)
 		alias := newAlias(t, s, first)
 		require.NoError(t, everyUse(t.Context(), s.Client(), alias, second))

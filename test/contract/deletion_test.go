@@ -43,13 +43,6 @@ func awaitDeletion(t testing.TB, s *kmstest.Server, id string) {
 	require.Eventually(t, func() bool { return strings.Contains(s.Log(), line) }, waitLimit, waitStep)
 }
 
-// awaitCalm waits until the server does nothing with the token by itself.
-func awaitCalm(t testing.TB, s *kmstest.Server) {
-	t.Helper()
-	awaitStocktaking(t, s)
-	require.Eventually(t, func() bool { return strings.Contains(s.Log(), `"msg":"importing key material"`) }, waitLimit, waitStep)
-}
-
 // storedRecords gives all records of a server's store, which it stops.
 func storedRecords(t *testing.T, s *kmstest.Server) map[string]string {
 	t.Helper()
@@ -110,7 +103,7 @@ func TestDeletion(t *testing.T) {
 			require.True(t, wrapped == "" || !strings.Contains(value, wrapped))
 		}
 		require.NoError(t, s.Run())
-		awaitStocktaking(t, s)
+		awaitCalm(t, s)
 		requireDeleted(t, s, id, kept, aliases, blob)
 		require.Zero(t, metrics(t, s)[gauge("hsmkms_token_orphans")])
 		require.Zero(t, metrics(t, s)[gauge("hsmkms_token_missing")])
