@@ -195,6 +195,7 @@ type template struct {
 	label       string
 	persistent  bool
 	extractable bool
+	unlabelled  bool // without a label, nobody takes it for one of ours
 }
 
 // flag is a boolean attribute or one that is a number.
@@ -246,7 +247,9 @@ func (t template) attributes() (must, may []*p11.Attribute) {
 	for _, b := range mayBe {
 		may = append(may, p11.NewAttribute(b[0], b[1] == 1))
 	}
-	must = append(must, p11.NewAttribute(p11.CKA_LABEL, labelPrefix+t.label))
+	if !t.unlabelled {
+		must = append(must, p11.NewAttribute(p11.CKA_LABEL, labelPrefix+t.label))
+	}
 	if t.id != nil {
 		must = append(must, p11.NewAttribute(p11.CKA_ID, t.id))
 	}
@@ -351,13 +354,14 @@ func (k *keys) mechanism(format hsm.WrapFormat, under p11.ObjectHandle) (uint, e
 	return 0, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token cannot unwrap the format %s", format)}
 }
 
-// unwrap makes a sensitive, non-extractable session object of wrapped key material.
+// unwrap makes a sensitive, non-extractable session object of wrapped key material. It has no label, which SoftHSM would
+// take its time to encrypt.
 func (s *session) unwrap(mechanism uint, under p11.ObjectHandle, ref hsm.KeyRef) (p11.ObjectHandle, error) {
 	id, err := ckaID(ref.ID)
 	if err != nil {
 		return 0, err
 	}
-	handle, err := s.unwrapAs(template{kind: ref.Kind, id: id, label: "unwrapped"}, mechanismOf(mechanism, nil), under, ref.Wrapped)
+	handle, err := s.unwrapAs(template{kind: ref.Kind, id: id, unlabelled: true}, mechanismOf(mechanism, nil), under, ref.Wrapped)
 	if hsm.ClassOf(err) == hsm.BadInput {
 		err = reclassed(err, hsm.Failed) // what is spoilt came from the store, not from a caller
 	}

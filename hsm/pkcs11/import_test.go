@@ -239,6 +239,9 @@ func TestImportStep(t *testing.T) {
 	r := newRig(t, options{})
 	under := r.generate(hsm.KeyRequest{Kind: hsm.RSA2048Import})
 	domain := r.generate(hsm.KeyRequest{Kind: hsm.AES256Wrap}).ID
+	loaded := r.generate(hsm.KeyRequest{Kind: hsm.AES256, WrapUnder: domain}) // and with it a copy of the wrapping key
+	require.NoError(t, r.roundTrip(loaded))
+	require.NoError(t, r.token.DestroyKey(t.Context(), loaded))
 	before := r.allObjects()
 	functions := []string{"C_GenerateKey", "C_UnwrapKey", "C_WrapKey", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_CreateObject", "C_CopyObject"}
 	for _, wrap := range []hsm.ImportWrap{hsm.OAEPSHA1, hsm.RSAAESSHA256} {
@@ -260,7 +263,7 @@ func TestImportStep(t *testing.T) {
 							require.Zero(t, made)
 							require.NotEqual(t, hsm.Unsupported, hsm.ClassOf(err), rule)
 						}
-						require.Len(t, r.allObjects(), len(before), "%s, %s: %v", rule, wrap, err)
+						require.LessOrEqual(t, len(r.allObjects()), len(before), "%s, %s: %v", rule, wrap, err) // the copy may have gone
 					}
 				}
 			}

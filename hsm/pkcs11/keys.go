@@ -70,10 +70,11 @@ func (k *keys) acquire(ref hsm.KeyRef) (*loadedKey, error) {
 	if key := k.cached(ref.ID); key != nil {
 		return key, nil
 	}
-	object, err := k.source(ref)
+	object, release, err := k.source(ref)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
 	if key := k.cached(ref.ID); key != nil {
@@ -162,12 +163,18 @@ func (k *keys) forget(id hsm.KeyID) {
 	k.sweep()
 }
 
-// source gives the persistent object that a key is loaded from: itself, or the key that it is wrapped under.
-func (k *keys) source(ref hsm.KeyRef) (p11.ObjectHandle, error) {
-	if len(ref.Wrapped) > 0 {
-		return k.object(ref.WrappedBy)
+// source gives the object that a key is loaded from: its own on the token, or the key that it is wrapped under, which is
+// loaded likewise. The caller releases it.
+func (k *keys) source(ref hsm.KeyRef) (object p11.ObjectHandle, release func(), err error) {
+	if len(ref.Wrapped) == 0 {
+		object, err = k.object(ref.ID)
+		return object, func() {}, err
 	}
-	return k.object(ref.ID)
+	under, err := k.acquire(hsm.KeyRef{ID: ref.WrappedBy, Kind: hsm.AES256Wrap})
+	if err != nil {
+		return 0, nil, err
+	}
+	return under.handle, func() { k.release(under) }, nil
 }
 
 // object gives the handle of a persistent object. One that is not in the index may have been made by another server

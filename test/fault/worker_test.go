@@ -5,20 +5,23 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
+	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
+	"github.com/stretchr/testify/require"
 )
 
 // fact is a value that one client alone changes. It is what the server acknowledged last, or else what the change would
 // make it that was under way when the server was killed.
-type fact struct{ is, may string }
+type fact[T comparable] struct{ is, may T }
 
-func known(value string) fact { return fact{value, value} }
+func known[T comparable](value T) fact[T] { return fact[T]{value, value} }
 
 // change makes a change and notes what is known of its outcome.
-func (f *fact) change(to string, request func() error) error {
+func (f *fact[T]) change(to T, request func() error) error {
 	f.may = to
 	err := request()
 	if err == nil {
@@ -27,41 +30,62 @@ func (f *fact) change(to string, request func() error) error {
 	return err
 }
 
-// ownKey is a key that a worker made. Its facts are its state and its description.
-type ownKey struct {
-	secret
-	state, description fact
+// settle checks a fact and takes note of it.
+func (f *fact[T]) settle(t *testing.T, got T, what string) {
+	t.Helper()
+	require.Contains(t, []T{f.is, f.may}, got, what)
+	*f = known(got)
 }
+
+// wrongAnswer says that the server contradicts what it acknowledged.
+type wrongAnswer struct{ what, got, want string }
+
+func (e *wrongAnswer) Error() string { return fmt.Sprintf("%s is %q, not %q", e.what, e.got, e.want) }
+
+// same fails if the server contradicts what it acknowledged.
+func same[T any](what string, got, want T) error {
+	if g, w := fmt.Sprint(got), fmt.Sprint(want); g != w {
+		return &wrongAnswer{what, g, w}
+	}
+	return nil
+}
+
+// making is what a request under way makes on the token: what a kill may leave there.
+type making int
+
+const (
+	nothing  making = iota
+	material        // leaves something only where key material lives on the token
+	pair            // for an import, in both homes
+)
 
 // worker is a client that keeps changing its own keys and aliases. It remembers what it was told.
 type worker struct {
 	name    string
 	random  *rand.Rand
 	keys    []*ownKey
-	aliases map[string]*fact // the id of the key, "" if there is no such alias
-	// creating is the description of the key that was being made when the server was killed, "" if none was.
-	creating string
+	aliases map[string]*fact[string] // the id of the key, "" if there is no such alias
+	// vanishing are aliases of keys that came to their end: they go at any moment.
+	vanishing map[string]bool
+	// creating is the key that was being made when the server was killed, nil if none was.
+	creating *ownKey
+	making   making
 	made     int
+	ended    int // keys
 }
 
-const (
-	enabled  = "Enabled"
-	disabled = "Disabled"
-	dying    = "PendingDeletion"
-)
-
-// aliasesEach is how many names for aliases a worker has.
-const aliasesEach = 6
-
 func newWorker(name string, seed uint64) *worker {
-	w := &worker{name: name, random: rand.New(rand.NewPCG(seed, uint64(len(name)))), aliases: map[string]*fact{}}
+	w := &worker{
+		name: name, random: rand.New(rand.NewPCG(seed, uint64(len(name)))),
+		aliases: map[string]*fact[string]{}, vanishing: map[string]bool{},
+	}
 	for i := range aliasesEach {
-		w.aliases[fmt.Sprintf("alias/%s/%d", name, i)] = &fact{}
+		w.aliases[fmt.Sprintf("alias/%s/%d", name, i)] = &fact[string]{}
 	}
 	return w
 }
 
-// work makes changes until the server does not answer any more, and counts them. It fails if the server refuses one, or
+// work takes steps until the server does not answer any more, and counts them. It fails if the server refuses one, or
 // forgets one.
 func (w *worker) work(client *kms.Client, count *atomic.Int64) error {
 	for ; ; count.Add(1) {
@@ -77,129 +101,172 @@ func (w *worker) work(client *kms.Client, count *atomic.Int64) error {
 	}
 }
 
-// wrongAnswer says that the server contradicts what it acknowledged.
-type wrongAnswer struct{ what, got, want string }
+// step is a change that a worker makes.
+type step struct {
+	operation string
+	// weight is how often it is chosen, among those that are possible.
+	weight   int
+	possible func(*worker, *ownKey) bool
+	take     func(*worker, *kms.Client, *ownKey) error
+}
 
-func (e *wrongAnswer) Error() string { return fmt.Sprintf("%s is %q, not %q", e.what, e.got, e.want) }
+// steps has a row for every operation that writes; TestStepsAreComplete sees to that.
+var steps = []step{
+	{"CreateKey", 2, (*worker).canCreate, func(w *worker, c *kms.Client, _ *ownKey) error { return w.createKey(c) }},
+	{"EnableKey", 12, is(disabled), (*worker).enable},
+	{"DisableKey", 2, is(enabled), (*worker).disable},
+	{"UpdateKeyDescription", 2, alive, (*worker).describe},
+	{"PutKeyPolicy", 3, alive, (*worker).putPolicy},
+	{"TagResource", 3, alive, (*worker).tag},
+	{"UntagResource", 3, isTagged, (*worker).untag},
+	{"ScheduleKeyDeletion", 2, alive, (*worker).scheduleDeletion},
+	{"CancelKeyDeletion", 4, isSavable, (*worker).cancelDeletion},
+	{"CreateAlias", 3, (*worker).canCreateAlias, (*worker).createAlias},
+	{"UpdateAlias", 2, (*worker).canMoveAlias, (*worker).updateAlias},
+	{"DeleteAlias", 2, (*worker).canMoveAlias, (*worker).deleteAlias},
+	{"EnableKeyRotation", 3, canTurn, (*worker).enableRotation},
+	{"DisableKeyRotation", 1, isTurning, (*worker).disableRotation},
+	{"RotateKeyOnDemand", 4, canRotate, (*worker).rotate},
+	{"GetParametersForImport", 1, canPrepareImport, (*worker).prepareImport},
+	{"ImportKeyMaterial", 8, canImport, (*worker).importMaterial},
+	{"DeleteImportedKeyMaterial", 4, canUnimport, (*worker).deleteMaterial},
+}
 
+// step makes a change that is possible, or looks whether all is as it should be.
 func (w *worker) step(client *kms.Client) error {
 	if len(w.keys) == 0 {
 		return w.createKey(client)
 	}
-	key := w.keys[w.random.IntN(len(w.keys))]
-	if key.state.is == dying { // takes no other change
-		if w.random.IntN(2) == 0 {
-			return key.look(client)
+	key := w.pick()
+	if key.needsPair() {
+		return w.prepareImport(client, key)
+	}
+	var possible []step
+	for _, s := range steps {
+		if s.possible(w, key) {
+			for range s.weight {
+				possible = append(possible, s)
+			}
 		}
-		return key.toggle(client)
 	}
-	switch w.random.IntN(11) {
-	case 0:
-		return w.createKey(client)
-	case 1, 2:
-		return key.toggle(client)
-	case 3:
-		return key.describe(client, fmt.Sprintf("described %d", w.random.Int()))
-	case 4:
-		return key.look(client)
-	case 5:
-		return key.scheduleDeletion(client)
-	default:
-		return w.changeAlias(client, key)
+	if len(possible) == 0 || w.random.IntN(8) == 0 {
+		return w.look(client, key)
 	}
-}
-
-// createKey makes a key and a ciphertext under it.
-func (w *worker) createKey(client *kms.Client) error {
-	w.made++
-	w.creating = fmt.Sprintf("made by %s as number %d", w.name, w.made)
-	out, err := client.CreateKey(background, &kms.CreateKeyInput{Description: &w.creating})
-	if err != nil {
-		return err
-	}
-	key := &ownKey{secret: secret{key: *out.KeyMetadata.KeyId}, state: known(enabled), description: known(w.creating)}
-	w.keys, w.creating = append(w.keys, key), ""
-	return key.encrypt(client)
-}
-
-func (k *ownKey) encrypt(client *kms.Client) error {
-	text := "secret of " + k.key
-	out, err := client.Encrypt(background, &kms.EncryptInput{KeyId: &k.key, Plaintext: []byte(text)})
-	if err == nil {
-		k.plaintext, k.blob = text, out.CiphertextBlob
+	st := possible[w.random.IntN(len(possible))]
+	before := fmt.Sprint(key.condition)
+	err := st.take(w, client, key)
+	if key.imports != nil {
+		fmt.Println("DBG", key.key, st.operation, before, key.condition, err)
 	}
 	return err
 }
 
-// toggle takes the key one state on: a dying one is saved, which leaves it disabled.
-func (k *ownKey) toggle(client *kms.Client) error {
-	if k.state.is == dying {
-		return k.state.change(disabled, func() error {
-			_, err := client.CancelKeyDeletion(background, &kms.CancelKeyDeletionInput{KeyId: &k.key})
-			return err
-		})
+// pick chooses a key; that with imported material more often, because there are few of its kind.
+func (w *worker) pick() *ownKey {
+	if w.random.IntN(3) == 0 {
+		for _, key := range w.keys {
+			if key.imports != nil {
+				return key
+			}
+		}
 	}
-	if k.state.is == enabled {
-		return k.state.change(disabled, func() error {
-			_, err := client.DisableKey(background, &kms.DisableKeyInput{KeyId: &k.key})
-			return err
-		})
+	return w.keys[w.random.IntN(len(w.keys))]
+}
+
+// keysEach is how many keys a worker has at most, beside those that were made without its getting the answer.
+const keysEach = 8
+
+func (w *worker) canCreate(*ownKey) bool { return len(w.keys) < keysEach }
+
+// createKey makes a key, and a ciphertext under it unless its material is to be imported: one key of a worker is of that
+// kind.
+func (w *worker) createKey(client *kms.Client) error {
+	w.made++
+	key := newOwnKey(fmt.Sprintf("made by %s as number %d", w.name, w.made))
+	in := &kms.CreateKeyInput{
+		Description: &key.description.is, Policy: &key.policy.is, Origin: types.OriginTypeAwsKms,
+		Tags: []types.Tag{{TagKey: aws.String("team"), TagValue: &w.name}},
 	}
-	return k.state.change(enabled, func() error {
-		_, err := client.EnableKey(background, &kms.EnableKeyInput{KeyId: &k.key})
+	key.tags = known("team=" + w.name)
+	if !w.hasImports() && w.random.IntN(2) == 0 {
+		in.Origin = types.OriginTypeExternal
+		key.becomeExternal()
+	}
+	w.creating = key
+	err := w.while(material, func() error {
+		out, err := client.CreateKey(background, in)
+		if err == nil {
+			key.key = *out.KeyMetadata.KeyId
+		}
 		return err
 	})
-}
-
-// scheduleDeletion has the key deleted in a far future.
-func (k *ownKey) scheduleDeletion(client *kms.Client) error {
-	return k.state.change(dying, func() error {
-		_, err := client.ScheduleKeyDeletion(background, &kms.ScheduleKeyDeletionInput{KeyId: &k.key})
-		return err
-	})
-}
-
-func (k *ownKey) describe(client *kms.Client, text string) error {
-	return k.description.change(text, func() error {
-		_, err := client.UpdateKeyDescription(background, &kms.UpdateKeyDescriptionInput{KeyId: &k.key, Description: &text})
-		return err
-	})
-}
-
-// look compares the key with what is known of it, which is all of it while no change is under way.
-func (k *ownKey) look(client *kms.Client) error {
-	out, err := client.DescribeKey(background, &kms.DescribeKeyInput{KeyId: &k.key})
 	if err != nil {
 		return err
 	}
-	if got := string(out.KeyMetadata.KeyState); got != k.state.is {
-		return &wrongAnswer{"state of " + k.key, got, k.state.is}
-	}
-	if got := aws.ToString(out.KeyMetadata.Description); got != k.description.is {
-		return &wrongAnswer{"description of " + k.key, got, k.description.is}
-	}
-	return nil
+	w.keys, w.creating = append(w.keys, key), nil
+	return key.seal(client)
 }
 
-// changeAlias makes an alias for the key, or moves one to it, or removes one.
-func (w *worker) changeAlias(client *kms.Client, key *ownKey) error {
-	name := fmt.Sprintf("alias/%s/%d", w.name, w.random.IntN(aliasesEach))
-	alias := w.aliases[name]
-	switch {
-	case alias.is == "":
-		return alias.change(key.key, func() error {
-			_, err := client.CreateAlias(background, &kms.CreateAliasInput{AliasName: &name, TargetKeyId: &key.key})
-			return err
-		})
-	case w.random.IntN(3) == 0:
-		return alias.change("", func() error {
-			_, err := client.DeleteAlias(background, &kms.DeleteAliasInput{AliasName: &name})
-			return err
-		})
-	default:
-		return alias.change(key.key, func() error {
-			_, err := client.UpdateAlias(background, &kms.UpdateAliasInput{AliasName: &name, TargetKeyId: &key.key})
-			return err
-		})
+func (w *worker) hasImports() bool {
+	for _, key := range w.keys {
+		if key.imports != nil {
+			return true
+		}
 	}
+	return false
+}
+
+// while notes what a request makes on the token, until it is answered.
+func (w *worker) while(what making, request func() error) error {
+	w.making = what
+	err := request()
+	if err == nil {
+		w.making = nothing
+	}
+	return err
+}
+
+// bury takes note of the end of a key.
+func (w *worker) bury(key *ownKey) {
+	for i := range w.keys {
+		if w.keys[i] == key {
+			w.keys = append(w.keys[:i], w.keys[i+1:]...)
+			break
+		}
+	}
+	for name, alias := range w.aliases {
+		if alias.is == key.key {
+			*alias = fact[string]{}
+			w.vanishing[name] = true
+		}
+	}
+	w.ended++
+}
+
+// look compares a key with what is known of it, which is all of it while no change is under way.
+func (w *worker) look(client *kms.Client, key *ownKey) error {
+	got, err := key.observe(client)
+	if err != nil {
+		return err
+	}
+	if got.condition.state == gone {
+		w.bury(key)
+		return nil
+	}
+	if err := same("condition of "+key.key, got.condition, key.condition.is); err != nil {
+		return err
+	}
+	if err := same("description of "+key.key, got.description, key.description.is); err != nil {
+		return err
+	}
+	if got.condition.state == dying {
+		return nil // and may end at any moment
+	}
+	readings := key.readings()
+	r := readings[w.random.IntN(len(readings))]
+	value, err := r.read(client)
+	if err != nil {
+		return err
+	}
+	return same(r.what+" of "+key.key, value, r.fact.is)
 }
