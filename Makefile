@@ -1,9 +1,9 @@
-# Targets: run, build, test, lint, bench, fuzz. All of them install what the machine lacks, or say what to install.
+# Targets: run, build, test, lint, bench, bench-scale, fuzz. All of them install what the machine lacks, or say what to install.
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 20s
 
-.PHONY: run build deps test lint bench fuzz
+.PHONY: run build deps test lint bench bench-scale fuzz
 
 # Serve for development on LISTEN, with a SoftHSM token, keys and credentials in DEV_DIR.
 run: build
@@ -27,6 +27,10 @@ lint:
 # Print throughput and latency beside a floor; see docs/running.md.
 bench: deps
 	go run ./test/bench $(BENCH)
+
+# Print what depends on the number of keys, with ten of them and with 100,000, wrapped in the store.
+bench-scale: deps
+	go run ./test/bench scale -home wrapped $(BENCH)
 
 fuzz: deps
 	test/fuzz.sh $(FUZZTIME)

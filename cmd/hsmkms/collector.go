@@ -15,7 +15,7 @@ const (
 	spareHeap      = 128 << 20
 	mostPercent    = 400
 	leastPercent   = 100
-	collectorEvery = 10 * time.Second
+	collectorEvery = 2 * time.Second
 )
 
 // collectorPercent gives the GOGC for a heap of so many live bytes.

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -128,23 +127,28 @@ func (s *scaled) createKeys(ctx context.Context, o options, keys int) error {
 		if err != nil {
 			return err
 		}
-		var next atomic.Int64
-		var group errgroup.Group
-		for range o.connections {
-			group.Go(func() error {
-				return s.exchange(ctx, func() []byte {
-					if next.Add(1) > int64(min(batch, keys-made)) {
-						return nil
-					}
-					return wires[0]
-				})
-			})
-		}
-		if err := group.Wait(); err != nil {
+		if err := s.exchangeAll(ctx, o, slices.Repeat(wires, min(batch, keys-made))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// exchangeAll sends each request once, over all connections.
+func (s *scaled) exchangeAll(ctx context.Context, o options, wires [][]byte) error {
+	var next atomic.Int64
+	var group errgroup.Group
+	for range o.connections {
+		group.Go(func() error {
+			return s.exchange(ctx, func() []byte {
+				if i := int(next.Add(1)); i <= len(wires) {
+					return wires[i-1]
+				}
+				return nil
+			})
+		})
+	}
+	return group.Wait()
 }
 
 // exchange sends the requests that next gives over one connection, until it gives nil.
@@ -201,6 +205,9 @@ func report(ctx context.Context, o options, small, large *scaled) error {
 		fmt.Printf("%-34s %12v %12v %8.2f\n", what, a.Round(time.Microsecond), b.Round(time.Microsecond), float64(b)/float64(a))
 	}
 	row("start until the first answer", small.took, large.took)
+	if err := reportMemory("at start", small, large); err != nil {
+		return err
+	}
 	if err := large.pages(ctx); err != nil {
 		return err
 	}
@@ -214,39 +221,75 @@ func report(ctx context.Context, o options, small, large *scaled) error {
 				}
 				times[i] = append(times[i], took)
 			}
-			if round == 0 {
-				row(op+" at random keys, cold", times[0][0], times[1][0])
+			if round > 0 {
+				continue
 			}
+			row(op+" at random keys, cold", times[0][0], times[1][0])
+			if err := large.touchAll(ctx, o, op); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+			times[0], times[1] = nil, nil
 		}
 		slices.Sort(times[0])
 		slices.Sort(times[1])
-		row(op+" at random keys, median", times[0][o.rounds/2], times[1][o.rounds/2])
-	}
-	for _, s := range []*scaled{small, large} {
-		memory, err := s.memory()
-		if err != nil {
+		row(op+" at random keys, warm", times[0][len(times[0])/2], times[1][len(times[1])/2])
+		if err := reportMemory("after "+op, small, large); err != nil {
 			return err
 		}
-		fmt.Printf("%d keys: %s resident after the load; store file %d MiB\n", len(s.ids), memory, s.storeSize()>>20)
 	}
+	fmt.Printf("%-34s %8d MiB %8d MiB\n", "store file", small.storeSize()>>20, large.storeSize()>>20)
 	return nil
+}
+
+// reportMemory prints how much memory the processes take.
+func reportMemory(when string, small, large *scaled) error {
+	a, err := small.memory()
+	if err != nil {
+		return err
+	}
+	b, err := large.memory()
+	fmt.Printf("%-34s %8d MiB %8d MiB\n", "resident memory "+when, a>>10, b>>10)
+	return err
 }
 
 // random drives the server with requests at random keys and gives the time from one answer to the next.
 func (s *scaled) random(ctx context.Context, o options, op string) (time.Duration, error) {
 	bodies := make([][]byte, samples)
 	for i := range bodies {
-		in := map[string]any{"KeyId": s.ids[rand.IntN(len(s.ids))]}
-		if op == "Encrypt" {
-			in["Plaintext"] = []byte("thirty-two bytes of a plaintext.")
-		}
-		bodies[i] = mustJSON(in)
+		bodies[i] = body(op, s.ids[rand.IntN(len(s.ids))])
 	}
 	result, err := s.round(ctx, o, op, bodies)
 	if err != nil {
 		return 0, err
 	}
 	return time.Duration(float64(time.Second) / result.rate), nil
+}
+
+// touchAll makes one request at every key.
+func (s *scaled) touchAll(ctx context.Context, o options, op string) error {
+	for ids := range slices.Chunk(s.ids, samples) {
+		bodies := make([][]byte, len(ids))
+		for i, id := range ids {
+			bodies[i] = body(op, id)
+		}
+		wires, err := s.sign(ctx, op, bodies)
+		if err != nil {
+			return err
+		}
+		if err := s.exchangeAll(ctx, o, wires); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// body is a request at a key.
+func body(op, id string) []byte {
+	in := map[string]any{"KeyId": id}
+	if op == "Encrypt" {
+		in["Plaintext"] = []byte("thirty-two bytes of a plaintext.")
+	}
+	return mustJSON(in)
 }
 
 // pages prints the times of pages of ListKeys at the beginning, in the middle and at the end.
@@ -277,18 +320,15 @@ func (s *scaled) pages(ctx context.Context) error {
 	return nil
 }
 
-// memory is the resident memory of the process.
-func (s *scaled) memory() (string, error) {
+// memory is the resident memory of the process in KiB.
+func (s *scaled) memory() (kib int, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	for line := range strings.Lines(string(text)) {
-		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
-			return strings.TrimSpace(value), nil
-		}
-	}
-	return "", errors.New("no VmRSS")
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, err = fmt.Sscan(rest, &kib)
+	return kib, err
 }
 
 func (s *scaled) storeSize() int64 {
