@@ -1,27 +1,10 @@
 """The story with boto3. The environment is that of aws.env."""
 
-import os
-
-import boto3
-
-kms = boto3.client("kms", endpoint_url=os.environ["AWS_ENDPOINT_URL_KMS"])
+from support import kms, refused, same
 
 SOURCE_CONTEXT = {"tenant": "blue", "purpose": "story"}
 DESTINATION_CONTEXT = {"tenant": "green"}
 PLAINTEXT = b"attack at dawn"
-
-
-def refused(name, operation, **arguments):
-    """Calls an operation that must fail with an exception of the client."""
-    try:
-        operation(**arguments)
-    except getattr(kms.exceptions, name):
-        return
-    raise AssertionError(f"{operation.__name__} did not fail with {name}")
-
-
-def same(got, want):
-    assert got == want, f"{got!r} is not {want!r}"
 
 
 def keys():

@@ -3,31 +3,8 @@
 set -euo pipefail
 files=$1
 
-fail() {
-	echo "story.sh: $*" >&2
-	exit 1
-}
-
-# Old versions of the CLI do not know AWS_ENDPOINT_URL_KMS. Binary parameters are files, which both versions read alike.
-kms() { aws kms --endpoint-url "$AWS_ENDPOINT_URL_KMS" --output text "$@"; }
-
-# blob FILE QUERY COMMAND... keeps a binary member of an answer.
-blob() {
-	local file=$1 query=$2
-	shift 2
-	kms "$@" --query "$query" >"$file.base64"
-	base64 -d "$file.base64" >"$file"
-}
-
-# refused CODE COMMAND... must fail with an error of AWS.
-refused() {
-	local code=$1
-	shift
-	if kms "$@" >"$files/refused" 2>&1; then fail "$*: succeeded"; fi
-	grep -q "An error occurred ($code) when calling" "$files/refused" || fail "$*: not $code: $(cat "$files/refused")"
-}
-
-same() { [ "$2" = "$3" ] || fail "$1: '$2' is not '$3'"; }
+# shellcheck source=test/clients/cli.sh
+. "$(dirname "$0")/cli.sh"
 
 printf 'attack at dawn' >"$files/plaintext"
 source_context=tenant=blue,purpose=story

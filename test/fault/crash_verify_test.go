@@ -125,8 +125,8 @@ func (w *worker) verifyKey(t *testing.T, client *kms.Client, k *ownKey) (automat
 		automatic = k.verifyMaterials(t, client, got.current)
 	}
 	k.verifyOpens(t, client)
-	require.NoError(t, k.seal(client))
-	k.verifyOpens(t, client)
+	require.NoError(t, k.encrypt(client))
+	require.NoError(t, k.open(client))
 	return automatic
 }
 
@@ -191,6 +191,9 @@ func (k *ownKey) verifyOpens(t *testing.T, client *kms.Client) {
 	t.Helper()
 	require.NoError(t, k.open(client))
 	for id, x := range k.secrets {
+		if x.plaintext == k.plaintext {
+			continue // opened already
+		}
 		got, err := x.open(client)
 		require.NoError(t, err)
 		require.Equal(t, id, got)

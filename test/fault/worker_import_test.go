@@ -45,6 +45,8 @@ func (k *ownKey) becomeExternal() {
 	k.condition = known(condition{state: waiting, imported: true})
 }
 
+func (k *ownKey) isExternal() bool { return k.imports != nil }
+
 func (c condition) hasPending() bool { return strings.ContainsRune(c.materials, pending) }
 
 // rotated is the condition after a rotation to the pending material.
@@ -77,13 +79,13 @@ func (c condition) removed(number int) condition {
 	return c.settled()
 }
 
-// settled is the condition with the state that follows from the materials: a key that lacks one that it had waits for it,
-// and can be used as soon as it has all. Keys without imported material have none of these.
+// settled is the condition with the state that follows from the materials: a key of imported material that lacks one waits
+// for it, and can be used as soon as it has all.
 func (c condition) settled() condition {
-	if c.materials == "" || c.state == dying {
+	if !c.imported || c.state == dying {
 		return c
 	}
-	whole := !strings.ContainsRune(c.materials, absent)
+	whole := c.current() >= 0 && !strings.ContainsRune(c.materials, absent)
 	if !whole {
 		c.state = waiting
 	} else if c.state == waiting {

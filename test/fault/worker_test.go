@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -119,7 +120,7 @@ var steps = []step{
 	{"PutKeyPolicy", 3, alive, (*worker).putPolicy},
 	{"TagResource", 3, alive, (*worker).tag},
 	{"UntagResource", 3, isTagged, (*worker).untag},
-	{"ScheduleKeyDeletion", 2, alive, (*worker).scheduleDeletion},
+	{"ScheduleKeyDeletion", 2, isMortal, (*worker).scheduleDeletion},
 	{"CancelKeyDeletion", 4, isSavable, (*worker).cancelDeletion},
 	{"CreateAlias", 3, (*worker).canCreateAlias, (*worker).createAlias},
 	{"UpdateAlias", 2, (*worker).canMoveAlias, (*worker).updateAlias},
@@ -141,6 +142,9 @@ func (w *worker) step(client *kms.Client) error {
 	if key.needsPair() {
 		return w.prepareImport(client, key)
 	}
+	if key.steady && canTurn(w, key) {
+		return w.enableRotation(client, key)
+	}
 	var possible []step
 	for _, s := range steps {
 		if s.possible(w, key) {
@@ -152,34 +156,24 @@ func (w *worker) step(client *kms.Client) error {
 	if len(possible) == 0 || w.random.IntN(8) == 0 {
 		return w.look(client, key)
 	}
-	st := possible[w.random.IntN(len(possible))]
-	before := fmt.Sprint(key.condition)
-	err := st.take(w, client, key)
-	if key.imports != nil {
-		fmt.Println("DBG", key.key, st.operation, before, key.condition, err)
-	}
-	return err
+	return possible[w.random.IntN(len(possible))].take(w, client, key)
 }
 
 // pick chooses a key; that with imported material more often, because there are few of its kind.
 func (w *worker) pick() *ownKey {
-	if w.random.IntN(3) == 0 {
-		for _, key := range w.keys {
-			if key.imports != nil {
-				return key
-			}
-		}
+	if i := slices.IndexFunc(w.keys, (*ownKey).isExternal); i >= 0 && w.random.IntN(3) == 0 {
+		return w.keys[i]
 	}
 	return w.keys[w.random.IntN(len(w.keys))]
 }
 
 // keysEach is how many keys a worker has at most, beside those that were made without its getting the answer.
-const keysEach = 8
+const keysEach = 5
 
 func (w *worker) canCreate(*ownKey) bool { return len(w.keys) < keysEach }
 
-// createKey makes a key, and a ciphertext under it unless its material is to be imported: one key of a worker is of that
-// kind.
+// createKey makes a key, and a ciphertext under it unless its material is to be imported. One key of a worker is steady,
+// and one of those of imported material, as long as they live.
 func (w *worker) createKey(client *kms.Client) error {
 	w.made++
 	key := newOwnKey(fmt.Sprintf("made by %s as number %d", w.name, w.made))
@@ -188,7 +182,8 @@ func (w *worker) createKey(client *kms.Client) error {
 		Tags: []types.Tag{{TagKey: aws.String("team"), TagValue: &w.name}},
 	}
 	key.tags = known("team=" + w.name)
-	if !w.hasImports() && w.random.IntN(2) == 0 {
+	key.steady = !w.has(func(k *ownKey) bool { return k.steady })
+	if !key.steady && !w.has((*ownKey).isExternal) && w.random.IntN(2) == 0 {
 		in.Origin = types.OriginTypeExternal
 		key.becomeExternal()
 	}
@@ -207,14 +202,7 @@ func (w *worker) createKey(client *kms.Client) error {
 	return key.seal(client)
 }
 
-func (w *worker) hasImports() bool {
-	for _, key := range w.keys {
-		if key.imports != nil {
-			return true
-		}
-	}
-	return false
-}
+func (w *worker) has(f func(*ownKey) bool) bool { return slices.ContainsFunc(w.keys, f) }
 
 // while notes what a request makes on the token, until it is answered.
 func (w *worker) while(what making, request func() error) error {
@@ -228,12 +216,7 @@ func (w *worker) while(what making, request func() error) error {
 
 // bury takes note of the end of a key.
 func (w *worker) bury(key *ownKey) {
-	for i := range w.keys {
-		if w.keys[i] == key {
-			w.keys = append(w.keys[:i], w.keys[i+1:]...)
-			break
-		}
-	}
+	w.keys = slices.DeleteFunc(w.keys, func(k *ownKey) bool { return k == key })
 	for name, alias := range w.aliases {
 		if alias.is == key.key {
 			*alias = fact[string]{}
