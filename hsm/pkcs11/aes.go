@@ -81,7 +81,7 @@ func (s *session) seal(w hsm.Sealing, plaintext []byte) (sealed hsm.Sealed, err 
 // withKey runs f with the handle of a key, once more with a handle looked up anew when the token does not know it.
 func (s *session) withKey(ref hsm.KeyRef, f func(*loadedKey) error) error {
 	return s.keys.anew(func() error {
-		key, err := s.keys.acquire(ref)
+		key, err := s.keys.acquire(s, ref)
 		if err != nil {
 			return err
 		}

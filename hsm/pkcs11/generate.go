@@ -27,16 +27,34 @@ func (t *Token) GenerateKey(ctx context.Context, r hsm.KeyRequest) (hsm.KeyRef, 
 	if err != nil {
 		return hsm.KeyRef{}, err
 	}
-	generate := func(s *session) (hsm.KeyRef, error) { return s.generateProven(ref, id, r) }
-	if bits := importBits[r.Kind]; bits > 0 {
-		w, err := t.importWays(ctx)
-		if err != nil {
-			return hsm.KeyRef{}, err
-		}
-		generate = func(s *session) (hsm.KeyRef, error) { return s.generatePair(w, ref, id, r.Label) }
+	if importBits[r.Kind] > 0 {
+		return t.makePair(ctx, ref, id, r.Label)
 	}
+	return t.makeKey(ctx, r.WrapUnder == "", func(s *session) (hsm.KeyRef, error) { return s.generateProven(ref, id, r) })
+}
+
+// makePair makes a key pair when it is its turn.
+func (t *Token) makePair(ctx context.Context, ref hsm.KeyRef, id []byte, label string) (hsm.KeyRef, error) {
+	w, err := t.importWays(ctx)
+	if err != nil {
+		return hsm.KeyRef{}, err
+	}
+	e := t.epoch.Load()
+	if e == nil {
+		return hsm.KeyRef{}, t.outage()
+	}
+	over, err := e.turn(ctx)
+	if err != nil {
+		return hsm.KeyRef{}, err
+	}
+	defer over()
+	return t.makeKey(ctx, true, func(s *session) (hsm.KeyRef, error) { return s.generatePair(w, ref, id, label) })
+}
+
+// makeKey has the slow lane make a key.
+func (t *Token) makeKey(ctx context.Context, once bool, generate func(*session) (hsm.KeyRef, error)) (hsm.KeyRef, error) {
 	return do(ctx, t, &task[hsm.KeyRef]{
-		once: r.WrapUnder == "",
+		once: once,
 		slow: true,
 		f:    generate,
 		// A key whose maker has gone is nobody's. If it can't be destroyed it is an orphan, which Objects reports.
@@ -99,7 +117,7 @@ func (s *session) generateObject(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (h
 }
 
 func (s *session) generateWrapped(ref hsm.KeyRef, id []byte, r hsm.KeyRequest) (hsm.KeyRef, error) {
-	domain, err := s.keys.object(r.WrapUnder)
+	domain, err := s.keys.object(s, r.WrapUnder)
 	if err != nil {
 		return hsm.KeyRef{}, fmt.Errorf("finding the wrapping key: %w", err)
 	}
@@ -121,7 +139,7 @@ func (s *session) prove(ref hsm.KeyRef) ([]byte, error) {
 	if ref.Kind == hsm.AES256Wrap {
 		return nil, s.proveWrap(ref)
 	}
-	key, err := s.keys.acquire(ref)
+	key, err := s.keys.acquire(s, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +148,7 @@ func (s *session) prove(ref hsm.KeyRef) ([]byte, error) {
 }
 
 func (s *session) proveWrap(ref hsm.KeyRef) error {
-	object, err := s.keys.object(ref.ID)
+	object, err := s.keys.object(s, ref.ID)
 	if err != nil {
 		return err
 	}
@@ -167,7 +185,7 @@ func (k *keys) destroy(s *session, ref hsm.KeyRef) error {
 
 // destroyObject destroys first and forgets then, so that no use in between can load the key again.
 func (k *keys) destroyObject(s *session, id hsm.KeyID) error {
-	object, err := k.object(id)
+	object, err := k.object(s, id)
 	if err != nil {
 		return err
 	}

@@ -96,13 +96,13 @@ func (i *importing) run(s *session) (hsm.Imported, error) {
 }
 
 func (i *importing) make(s *session) (hsm.KeyRef, error) {
-	under, err := s.keys.object(i.request.Under.ID)
+	under, err := s.keys.object(s, i.request.Under.ID)
 	if err != nil {
 		return hsm.KeyRef{}, fmt.Errorf("finding the key that the material is encrypted to: %w", err)
 	}
 	var domain p11.ObjectHandle
 	if i.request.WrapUnder != "" {
-		if domain, err = s.keys.object(i.request.WrapUnder); err != nil {
+		if domain, err = s.keys.object(s, i.request.WrapUnder); err != nil {
 			return hsm.KeyRef{}, fmt.Errorf("finding the wrapping key: %w", err)
 		}
 	}
@@ -149,7 +149,7 @@ func (i *importing) settle(l *landing, domain, carrier p11.ObjectHandle, wrapped
 
 // proveImported gives the proof and the fingerprint of an imported key, from the key as it will be used.
 func (s *session) proveImported(ref hsm.KeyRef, nonce []byte) (proof []byte, fingerprint [32]byte, err error) {
-	key, err := s.keys.acquire(ref)
+	key, err := s.keys.acquire(s, ref)
 	if err != nil {
 		return nil, fingerprint, err
 	}

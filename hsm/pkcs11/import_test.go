@@ -188,6 +188,31 @@ func TestImportRoutesOfLostToken(t *testing.T) {
 	}
 }
 
+// TestImportRoutesAfterHiccup has one call fail once, with a code that says nothing of the token: that must not send material
+// through the process until the next start.
+func TestImportRoutesAfterHiccup(t *testing.T) {
+	r := newRig(t, options{})
+	want, err := r.token.ImportRoutes(t.Context())
+	require.NoError(t, err)
+	for _, function := range []string{
+		"C_GenerateKey", "C_WrapKey", "C_GenerateKeyPair", "C_UnwrapKey", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_CreateObject",
+	} {
+		for _, code := range []uint{0x2, 0x5} {
+			for skip := range 3 {
+				r.token.epoch.Load().lose() // the calls that failed may have left an operation behind
+				r.healed()
+				rule := fmt.Sprintf("%s rv=0x%x skip=%d count=1", function, code, skip)
+				r.token.ways.Store(nil)
+				r.fault.Set(rule)
+				got, err := r.token.ImportRoutes(t.Context())
+				require.NoError(t, err, rule)
+				require.Equal(t, want, got, rule)
+				require.Empty(t, r.allObjects(), rule)
+			}
+		}
+	}
+}
+
 // TestImportFault has a token fail in the middle of imports of good material: that must not pass for bad material, nor may
 // anything stay behind.
 func TestImportFault(t *testing.T) {
@@ -264,6 +289,7 @@ func TestImportStep(t *testing.T) {
 							require.NotEqual(t, hsm.Unsupported, hsm.ClassOf(err), rule)
 						}
 						require.LessOrEqual(t, len(r.allObjects()), len(before), "%s, %s: %v", rule, wrap, err) // the copy may have gone
+						require.Len(t, r.objects(), 2, "%s, %s: %v", rule, wrap, err)
 					}
 				}
 			}

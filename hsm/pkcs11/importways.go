@@ -98,11 +98,16 @@ func (s *session) findWays() (*ways, error) {
 	s.keys.objectsMu.Lock()
 	defer s.keys.objectsMu.Unlock()
 	w := &ways{routes: map[hsm.ImportWrap]hsm.ImportRoute{}}
-	if err := s.grave(s.findWraps(w)); err != nil || w.wrap == 0 {
+	if err := s.grave(twice(func() error { return s.findWraps(w) })); err != nil || w.wrap == 0 {
 		return w, err
 	}
-	l, err := s.newTrial(w)
-	defer l.clear()
+	var l *landing
+	defer func() { l.clear() }()
+	err := twice(func() (err error) {
+		l.clear()
+		l, err = s.newTrial(w)
+		return err
+	})
 	if err != nil {
 		return w, s.grave(err)
 	}
@@ -168,7 +173,11 @@ func (s *session) findWraps(w *ways) error {
 	}
 	defer func() { _ = s.destroy(key) }()
 	for _, mechanism := range []uint{p11.CKM_AES_KEY_WRAP_PAD, ckmAESKeyWrapKWP} {
-		wrapped, err := s.wrapWith(mechanism, under, key)
+		var wrapped []byte
+		err := twice(func() (err error) {
+			wrapped, err = s.wrapWith(mechanism, under, key)
+			return err
+		})
 		if err := s.grave(err); err != nil {
 			return err
 		}
@@ -184,6 +193,15 @@ func (s *session) findWraps(w *ways) error {
 		}
 	}
 	return nil
+}
+
+// twice gives what may have failed by chance another try: what is found out holds until the next start, and a token that was
+// busy for a moment must not lose a way by it, nor material pass through the process.
+func twice(f func() error) error {
+	if f() == nil {
+		return nil
+	}
+	return f()
 }
 
 // grave gives err if it is the loss of the token or of what is needed to try anything, nil if it only says that the token
@@ -207,7 +225,7 @@ func (l *landing) works(via way) (bool, error) {
 	if transported(via.wrap) && l.ways.kwp == 0 {
 		return false, nil
 	}
-	if err := l.rehearse(via); err != nil {
+	if err := twice(func() error { return l.rehearse(via) }); err != nil {
 		return false, l.s.grave(err)
 	}
 	err := l.land(via, make([]byte, aesKeySize-1))

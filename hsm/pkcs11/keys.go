@@ -13,6 +13,10 @@ import (
 	"hsmkms/hsm"
 )
 
+// errUnindexed says that an object is to be searched for, which the slow lane does: a search may have to wait until a key
+// pair is made.
+var errUnindexed = errors.New("the object is not in the index")
+
 // labelPrefix marks the objects that are ours in their CKA_LABEL.
 const labelPrefix = "hsmkms/"
 
@@ -66,11 +70,11 @@ func (k *keys) anew(f func() error, ids ...hsm.KeyID) error {
 }
 
 // acquire gives the handle of a key, loading it at first use. The caller must release it.
-func (k *keys) acquire(ref hsm.KeyRef) (*loadedKey, error) {
+func (k *keys) acquire(s *session, ref hsm.KeyRef) (*loadedKey, error) {
 	if key := k.cached(ref.ID); key != nil {
 		return key, nil
 	}
-	object, release, err := k.source(ref)
+	object, release, err := k.source(s, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -165,12 +169,12 @@ func (k *keys) forget(id hsm.KeyID) {
 
 // source gives the object that a key is loaded from: its own on the token, or the key that it is wrapped under, which is
 // loaded likewise. The caller releases it.
-func (k *keys) source(ref hsm.KeyRef) (object p11.ObjectHandle, release func(), err error) {
+func (k *keys) source(s *session, ref hsm.KeyRef) (object p11.ObjectHandle, release func(), err error) {
 	if len(ref.Wrapped) == 0 {
-		object, err = k.object(ref.ID)
+		object, err = k.object(s, ref.ID)
 		return object, func() {}, err
 	}
-	under, err := k.acquire(hsm.KeyRef{ID: ref.WrappedBy, Kind: hsm.AES256Wrap})
+	under, err := k.acquire(s, hsm.KeyRef{ID: ref.WrappedBy, Kind: hsm.AES256Wrap})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -178,8 +182,8 @@ func (k *keys) source(ref hsm.KeyRef) (object p11.ObjectHandle, release func(), 
 }
 
 // object gives the handle of a persistent object. One that is not in the index may have been made by another server
-// on the same token, so it is searched for, once for a caller.
-func (k *keys) object(id hsm.KeyID) (p11.ObjectHandle, error) {
+// on the same token, so it is searched for, once for a caller: by a slow task only, see task.slow.
+func (k *keys) object(s *session, id hsm.KeyID) (p11.ObjectHandle, error) {
 	k.mu.Lock()
 	handle, ok := k.objects[id]
 	k.mu.Unlock()
@@ -189,6 +193,9 @@ func (k *keys) object(id hsm.KeyID) (p11.ObjectHandle, error) {
 	raw, err := ckaID(id)
 	if err != nil {
 		return 0, err
+	}
+	if !s.searches {
+		return 0, &hsm.Error{Class: hsm.KeyMissing, Cause: errUnindexed}
 	}
 	k.objectsMu.Lock()
 	defer k.objectsMu.Unlock()

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -31,7 +32,7 @@ type task[T any] struct {
 	discard func(*session, T)
 	// once marks what must not be run again after a failure, because it may have left something on the token.
 	once bool
-	// slow marks what changes or searches persistent objects, which can take seconds.
+	// slow marks what changes or searches persistent objects, which can take seconds. Only such a task may search.
 	slow bool
 
 	value   T
@@ -51,6 +52,7 @@ func (t *task[T]) run(s *session) {
 			t.err = &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("panic in a token operation: %v", r)}
 		}
 	}()
+	s.searches = t.slow
 	t.value, t.err = t.f(s)
 }
 
@@ -66,8 +68,17 @@ func (t *task[T]) finish(s *session) {
 }
 
 // do hands the task to a worker of the token's current epoch and waits for its result as long as ctx allows. A task
-// that was begun is not cut short when ctx ends; its result is then discarded by the worker.
+// that was begun is not cut short when ctx ends; its result is then discarded by the worker. A task that has to search for
+// an object is given to the slow lane.
 func do[T any](ctx context.Context, token *Token, t *task[T]) (T, error) {
+	value, err := t.handOver(ctx, token)
+	if t.slow || !errors.Is(err, errUnindexed) {
+		return value, err
+	}
+	return (&task[T]{f: t.f, discard: t.discard, once: t.once, slow: true}).handOver(ctx, token)
+}
+
+func (t *task[T]) handOver(ctx context.Context, token *Token) (T, error) {
 	var none T
 	e := token.epoch.Load()
 	if e == nil {
@@ -99,6 +110,8 @@ type epoch struct {
 	// jobs feeds the workers. slow feeds one more, so that no request waits behind the making of a key; it is jobs on a
 	// token that has no session to spare.
 	jobs, slow chan job
+	// pairs is full while a caller has its turn to make a key pair; see turn.
+	pairs chan struct{}
 	// sessions is the number of workers, busy how many have a job, waiting how many callers have none to take theirs.
 	sessions      int
 	busy, waiting atomic.Int64
@@ -122,6 +135,25 @@ func (e *epoch) submit(ctx context.Context, lane chan<- job, j job) error {
 		return errDown
 	case <-ctx.Done():
 		return &hsm.Error{Class: hsm.Busy, Cause: ctx.Err()}
+	}
+}
+
+// turn waits until no other caller is making a key pair, which takes the token seconds. The slow lane serves who came first:
+// without turns, everything else that goes there would wait for all the pairs that were asked for before. The caller calls
+// over when its pair is made or given up.
+func (e *epoch) turn(ctx context.Context) (over func(), err error) {
+	if err := ctx.Err(); err != nil { // select would leave it to chance
+		return nil, &hsm.Error{Class: hsm.Busy, Cause: err}
+	}
+	e.waiting.Add(1)
+	defer e.waiting.Add(-1)
+	select {
+	case e.pairs <- struct{}{}:
+		return func() { <-e.pairs }, nil
+	case <-e.stop:
+		return nil, errDown
+	case <-ctx.Done():
+		return nil, &hsm.Error{Class: hsm.Busy, Cause: ctx.Err()}
 	}
 }
 

@@ -30,6 +30,95 @@ func TestAbandonedKeyIsDestroyed(t *testing.T) {
 	}
 }
 
+// TestPairsHoldUpNoKey has many callers ask for key pairs, which take long, before somebody asks for a key.
+func TestPairsHoldUpNoKey(t *testing.T) {
+	r := newRig(t, options{})
+	_, err := r.token.ImportRoutes(t.Context())
+	require.NoError(t, err)
+	const pairs = 6
+	before := r.fault.Calls("C_GenerateKeyPair")
+	r.fault.Set("C_GenerateKeyPair hang=1")
+	var group sync.WaitGroup
+	for range pairs {
+		group.Go(func() {
+			if _, err := r.token.GenerateKey(t.Context(), hsm.KeyRequest{Kind: hsm.RSA2048Import}); err != nil {
+				t.Errorf("making a pair: %v", err)
+			}
+		})
+	}
+	r.eventually(func() bool { return r.token.Usage().Waiting == pairs-1 })
+	made := make(chan int, 1)
+	go func() {
+		_, err := r.token.GenerateKey(t.Context(), hsm.KeyRequest{Kind: hsm.AES256})
+		if err != nil {
+			t.Errorf("making a key: %v", err)
+		}
+		made <- r.fault.Calls("C_GenerateKeyPair")
+	}()
+	r.eventually(func() bool { return r.token.Usage().Waiting == pairs })
+	r.fault.Clear()
+	require.Less(t, <-made, before+pairs, "the key waited for all of them")
+	group.Wait()
+}
+
+// TestMissHoldsUpNoRequest has a caller use a key that is not in the index, which has to wait until a key pair is made: that
+// is no matter of the others.
+func TestMissHoldsUpNoRequest(t *testing.T) {
+	for home, ref := range map[string]hsm.KeyRef{
+		"object":  {ID: "00000000000000000000000000000000", Kind: hsm.AES256},
+		"wrapped": {ID: "00000000000000000000000000000001", Kind: hsm.AES256, Wrapped: make([]byte, 40), WrapFormat: hsm.WrapKWP, WrappedBy: "00000000000000000000000000000002"},
+	} {
+		t.Run(home, func(t *testing.T) {
+			r := newRig(t, options{})
+			_, err := r.token.ImportRoutes(t.Context())
+			require.NoError(t, err)
+			hot := r.generate(hsm.KeyRequest{Kind: hsm.AES256})
+			before := r.fault.Calls("C_GenerateKeyPair")
+			r.fault.Set("C_GenerateKeyPair hang=1")
+			made := make(chan error, 1)
+			go func() {
+				_, err := r.token.GenerateKey(t.Context(), hsm.KeyRequest{Kind: hsm.RSA2048Import})
+				made <- err
+			}()
+			r.eventually(func() bool { return r.fault.Calls("C_GenerateKeyPair") > before })
+			missed := make(chan error, 1)
+			go func() {
+				_, err := r.token.Encrypt(t.Context(), hsm.Sealing{Key: ref}, []byte("text"))
+				missed <- err
+			}()
+			r.eventually(func() bool { return r.token.Usage().Waiting == 1 })
+			require.NoError(t, r.roundTrip(hot))
+			r.fault.Clear()
+			require.NoError(t, <-made)
+			require.Equal(t, hsm.KeyMissing, hsm.ClassOf(<-missed))
+		})
+	}
+}
+
+// TestPairsAwaitTheirTurnInTime has callers leave, and the token go, while they wait for the pair of another.
+func TestPairsAwaitTheirTurnInTime(t *testing.T) {
+	r := newRig(t, options{})
+	_, err := r.token.ImportRoutes(t.Context())
+	require.NoError(t, err)
+	e := r.token.epoch.Load()
+	e.pairs <- struct{}{}
+	request := hsm.KeyRequest{Kind: hsm.RSA2048Import}
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	ask := func(ctx context.Context) { _, err := r.token.GenerateKey(ctx, request); failed <- err }
+	go ask(ctx)
+	r.eventually(func() bool { return r.token.Usage().Waiting == 1 })
+	cancel()
+	require.Equal(t, hsm.Busy, hsm.ClassOf(<-failed))
+	go ask(t.Context())
+	r.eventually(func() bool { return r.token.Usage().Waiting == 1 })
+	e.lose()
+	require.Equal(t, hsm.TokenGone, hsm.ClassOf(<-failed))
+	r.healed()
+	r.generate(request) // whoever had the turn took it along
+	require.Zero(t, r.token.Usage().Waiting)
+}
+
 // TestSearchHoldsUpNoKey has a search of a second and more, during which keys are used for the first time.
 func TestSearchHoldsUpNoKey(t *testing.T) {
 	r := newRig(t, options{})

@@ -19,6 +19,8 @@ type session struct {
 	m      *Module
 	handle p11.SessionHandle
 	slot   uint
+	// searches tells whether the task under way may search for objects.
+	searches bool
 	// keys belongs to the epoch of the session; nil in a session outside of one.
 	keys *keys
 	// scratch holds the plaintext of the operation under way and zeros otherwise. It lies outside the Go heap, in pages

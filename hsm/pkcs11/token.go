@@ -80,7 +80,7 @@ func (t *Token) start() error {
 	if err != nil {
 		return err
 	}
-	e := &epoch{token: t, jobs: make(chan job), slow: make(chan job), stop: make(chan struct{})}
+	e := &epoch{token: t, jobs: make(chan job), slow: make(chan job), pairs: make(chan struct{}, 1), stop: make(chan struct{})}
 	anchor, err := t.m.openSession(info.Slot)
 	if err != nil {
 		return err
