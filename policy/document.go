@@ -77,7 +77,7 @@ type Condition struct {
 	// Key is the condition key as it was written. It is compared without regard to case.
 	Key string
 	// Values are what the operator compares with; numbers and truth values are as JSON writes them. They were not checked to
-	// be of the operator's kind.
+	// be of the operator's kind, and there may be none.
 	Values []string
 }
 

@@ -72,8 +72,8 @@ func members(what string, raw json.RawMessage) ([]member, error) {
 	return all, nil
 }
 
-// elements reads an array that is not empty, or takes anything else for an array of one.
-func elements(what string, raw json.RawMessage) ([]json.RawMessage, error) {
+// elements reads an array, or takes anything else for an array of one.
+func elements(raw json.RawMessage) ([]json.RawMessage, error) {
 	if raw[0] != '[' {
 		return []json.RawMessage{raw}, nil
 	}
@@ -81,11 +81,10 @@ func elements(what string, raw json.RawMessage) ([]json.RawMessage, error) {
 	if err := json.Unmarshal(raw, &all); err != nil {
 		return nil, err
 	}
-	if len(all) == 0 {
-		return nil, malformed("%s must not be empty.", what)
-	}
 	return all, nil
 }
+
+func errEmpty(what string) error { return malformed("%s must not be empty.", what) }
 
 // replaced tells of half a surrogate pair, which encoding/json replaces. No policy needs the replacement itself.
 func replaced(value string) bool { return strings.ContainsRune(value, utf8.RuneError) }
@@ -105,12 +104,17 @@ func text(what string, raw json.RawMessage) (string, error) {
 	return value, nil
 }
 
-// texts reads a string or a list of them.
+// texts reads a string or a list of them, which is not empty.
 func texts(what string, raw json.RawMessage) ([]string, error) {
-	return each(what, raw, text)
+	list, err := each(what, raw, text)
+	if err == nil && len(list) == 0 {
+		err = errEmpty(what)
+	}
+	return list, err
 }
 
-// scalars is texts for values that may be numbers and truth values too.
+// scalars is texts for values that may be numbers and truth values too. There may be none: tools write empty lists of
+// values, and AWS finds them useless, but not wrong.
 func scalars(what string, raw json.RawMessage) ([]string, error) {
 	return each(what, raw, func(what string, raw json.RawMessage) (string, error) {
 		switch raw[0] {
@@ -125,7 +129,7 @@ func scalars(what string, raw json.RawMessage) ([]string, error) {
 
 // each reads one value or a list of them.
 func each(what string, raw json.RawMessage, read func(string, json.RawMessage) (string, error)) ([]string, error) {
-	all, err := elements(what, raw)
+	all, err := elements(raw)
 	if err != nil {
 		return nil, err
 	}

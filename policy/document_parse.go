@@ -70,9 +70,12 @@ func (d *Document) check() error {
 }
 
 func statements(raw json.RawMessage) ([]Statement, error) {
-	all, err := elements("Statement", raw)
+	all, err := elements(raw)
 	if err != nil {
 		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, errEmpty("Statement")
 	}
 	list := make([]Statement, len(all))
 	for i := range all {
@@ -154,8 +157,8 @@ func patterns(m member, check func(string) error) (Patterns, error) {
 }
 
 var (
-	// vendor is the name of a service before the colon of an action.
-	vendor = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+	// vendor is the name of a service before the colon of an action, or stands for all; part of a name can't be a wildcard.
+	vendor = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+)$`)
 	// conditionKey has a service, or the URL of an identity provider, before its colon.
 	conditionKey = regexp.MustCompile(`^[^:\s]+:[^\s].*$`)
 )

@@ -78,7 +78,9 @@ func TestParseKeyPolicyAccepts(t *testing.T) {
 		withStatement(`,"Condition":{}`),
 		withStatement(`,"Condition":{"StringEquals":{}}`),
 		withStatement(`,"Action":"kms:Encrypt","Resource":"arn:aws:s3:::bucket/${aws:username}:*"`),
-		withStatement(`,"Action":["*","s3:Get?bject"]`),
+		withStatement(`,"Action":["*","s3:Get?bject","*:*"]`),
+		withStatement(`,"NotAction":"*:Encrypt"`),
+		withStatement(`,"Condition":{"StringEquals":{"aws:SourceVpce":[]}}`),
 		withStatement(`,"Sid":"\ud83d\ude00 \u0000"`),
 		withStatement(`,"Sid":"` + strings.Repeat("s", 100_000) + `"`),
 	} {
@@ -150,7 +152,7 @@ func TestParseKeyPolicyRefuses(t *testing.T) {
 		withStatement(`,"Action":""`):                `Actions must be prefaced by a vendor, as kms:Encrypt is by kms; "" is not.`,
 		withStatement(`,"Action":"Encrypt"`):         `Actions must be prefaced by a vendor, as kms:Encrypt is by kms; "Encrypt" is not.`,
 		withStatement(`,"Action":"kms:"`):            `Actions must be prefaced by a vendor, as kms:Encrypt is by kms; "kms:" is not.`,
-		withStatement(`,"NotAction":["*","*:*"]`):    `Vendor "*" is not valid.`,
+		withStatement(`,"NotAction":["*","k*:*"]`):   `Vendor "k*" is not valid.`,
 		withStatement(`,"Action":" kms:Encrypt"`):    `Vendor " kms" is not valid.`,
 		withStatement(`,"Action":":Encrypt"`):        `Vendor "" is not valid.`,
 		withStatement(`,"Action":"kms:Encrypt "`):    `The action "kms:Encrypt " is not valid.`,
@@ -168,7 +170,6 @@ func TestParseKeyPolicyRefuses(t *testing.T) {
 		withStatement(`,"Condition":{"Bool":{"a:b":{}}}`):                          "The value of a condition must be a string, a number or a Boolean.",
 		withStatement(`,"Condition":{"Bool":{"a:b":null}}`):                        "The value of a condition must be a string, a number or a Boolean.",
 		withStatement(`,"Condition":{"Bool":{"a:b":[["x"]]}}`):                     "The value of a condition must be a string, a number or a Boolean.",
-		withStatement(`,"Condition":{"Bool":{"a:b":[]}}`):                          "The value of a condition must not be empty.",
 		withStatement(`,"Condition":{"Bool":{"a:b":"\ud800x"}}`):                   "The value of a condition contains an invalid character.",
 		withStatement(`,"Condition":{"Bool":{"SecureTransport":"x"}}`):             `Conditions must be prefaced by a vendor, as kms:ViaService is by kms; "SecureTransport" is not.`,
 		withStatement(`,"Condition":{"Bool":{":x":"x"}}`):                          `Conditions must be prefaced by a vendor, as kms:ViaService is by kms; ":x" is not.`,
@@ -305,6 +306,7 @@ func TestAllowsOutright(t *testing.T) {
 		{doing(`"Action":"kms:PutKeyPolicy","Resource":"` + key + `"`), everyone},
 		{doing(`"Action":["kms:Get*","KMS:p?tkEyP*"],"Resource":["arn:aws:s3:::b","arn:aws:kms:*:` + account + `:key/1*-????-*1"]`), everyone},
 		{doing(`"Action":"*","Resource":"*"`), everyone},
+		{doing(`"Action":"*:*","Resource":"*"`), everyone},
 		{doing(`"NotAction":"kms:Get*","NotResource":"arn:aws:s3:::b"`), everyone},
 		{doing(`"NotAction":"kms:Put*","Resource":"*"`), nil},
 		{doing(`"Action":"kms:*","NotResource":"arn:aws:kms:*:*:key/*"`), nil},
@@ -318,6 +320,7 @@ func TestAllowsOutright(t *testing.T) {
 
 		// Conditions, and what denies.
 		{doing(conditional), nil},
+		{doing(anything + `,"Condition":{"StringEquals":{"aws:SourceVpce":[]}}`), nil},
 		{doing(anything + `,"Condition":{}`), everyone},
 		{byAccount + `,` + statement("Deny", `"*"`, `"Action":"kms:Put*","Resource":"*"`), nil},
 		{statement("Deny", `"*"`, `"Action":"kms:Put*","Resource":"*"`) + `,` + byAccount, nil},
