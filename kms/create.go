@@ -172,19 +172,34 @@ func (s *Service) newMaterial(ctx context.Context, key *Key) (Material, error) {
 	return Material{ID: hex.EncodeToString(id[:]), Ref: ref, Created: s.cfg.Clock().UTC(), Base: s.meter.base()}, nil
 }
 
-// discard destroys new material whose record could not be written. If it is not certain that it was not, the material stays:
-// an orphan is a smaller harm than a key without its material.
+// discard destroys new material whose record could not be written, or has the schedule do so when the token cannot now. If
+// it is not certain that it was not written, the material stays: an orphan is a smaller harm than a key without its material.
 func (s *Service) discard(ctx context.Context, region string, ref hsm.KeyRef, cause error) {
 	if errors.Is(cause, store.ErrUncertain) {
 		s.cfg.Log.Error("a new key may not have been stored; its material may be an orphan on the token", "material", ref.ID)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
-	defer cancel()
-	if err := s.cfg.Regions[region].Token.DestroyKey(ctx, ref); err != nil {
-		s.cfg.Log.Error("destroying the material of a key that was not stored; it is an orphan on the token", "material", ref.ID, "error", err)
+	ctx = context.WithoutCancel(ctx)
+	err := s.destroyNow(ctx, region, ref)
+	if err == nil {
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
+	defer cancel()
+	doomed := s.update(ctx, func(t *recorder) error { return t.doom(region, string(ref.ID), doom{Refs: []hsm.KeyRef{ref}}) })
+	if doomed != nil {
+		s.cfg.Log.Error("destroying the material of a key that was not stored; it is an orphan on the token", "material", ref.ID,
+			"error", errors.Join(err, doomed))
+		return
+	}
+	s.cfg.Log.Error("destroying the material of a key that was not stored; the schedule will", "material", ref.ID, "error", err)
 }
 
-// discardTimeout bounds the cleaning up after a failure, when the request's own time may have run out.
+func (s *Service) destroyNow(ctx context.Context, region string, ref hsm.KeyRef) error {
+	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
+	defer cancel()
+	return s.cfg.Regions[region].Token.DestroyKey(ctx, ref)
+}
+
+// discardTimeout bounds each step of the cleaning up after a failure, when the request's own time may have run out.
 const discardTimeout = 5 * time.Second

@@ -225,6 +225,54 @@ func (r *scheduleRig) second(t *testing.T) *Service {
 	return s
 }
 
+// TestDoomIsCompletedOnce has a request and the schedule, and some more, carry out a doom at once: one of them asks the token.
+func TestDoomIsCompletedOnce(t *testing.T) {
+	r := newScheduleRig(t)
+	name := doomName{testRegion, firstKey}
+	require.NoError(t, r.update(t.Context(), func(tx *recorder) error {
+		return tx.doom(name.region, name.id, doom{Refs: []hsm.KeyRef{{ID: "x"}}})
+	}))
+	counts := atOnce(8, func(int) error { return r.complete(t.Context(), name) })
+	require.Equal(t, map[ErrorType]int{"": 8}, counts)
+	require.Equal(t, 1, r.token.tries)
+	require.Empty(t, records(t, r.Service, doomedPrefix))
+}
+
+// moodyToken is a token that destroys two objects and then fails, again and again.
+type moodyToken struct {
+	*shelf
+	calls int
+}
+
+func (m *moodyToken) DestroyKey(ctx context.Context, ref hsm.KeyRef) error {
+	if m.calls++; m.calls%3 == 0 {
+		return &hsm.Error{Class: hsm.Busy}
+	}
+	return m.shelf.DestroyKey(ctx, ref)
+}
+
+// TestDoomOfMany deletes a key with more materials than the token destroys at a time. Each attempt goes on where the last one
+// failed.
+func TestDoomOfMany(t *testing.T) {
+	r := newScheduleRig(t)
+	r.cfg.Regions[testRegion] = Region{Token: &moodyToken{shelf: r.token}}
+	r.enter(t, newTestKey(firstKey, endingAt(testStart), func(key *Key) {
+		for i := range 5 {
+			m := key.Materials[0]
+			m.ID, m.Ref.ID = rotatedID(i+2), hsm.KeyID(rotatedID(i+2))
+			key.Materials = append(key.Materials, m)
+		}
+	}))
+	r.clock.set(testStart.Add(time.Hour))
+	for range 2 {
+		require.Equal(t, retryWait, r.attendAll(t.Context()))
+	}
+	require.Equal(t, longestWait, r.attendAll(t.Context()))
+	require.Empty(t, r.token.ids())
+	require.Empty(t, records(t, r.Service, ""))
+	require.Equal(t, 6, r.token.tries, "it destroyed again what was gone")
+}
+
 // TestTwoSchedules has two servers on one store do the same work at the same time.
 func TestTwoSchedules(t *testing.T) {
 	r := newScheduleRig(t)

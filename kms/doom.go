@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"hsmkms/hsm"
@@ -83,8 +85,26 @@ func outOfReach(err error) bool {
 	return false
 }
 
-// complete carries a doom out. Two servers may do so at the same time.
+// completeNow carries out the dooms that a request wrote, before it answers. What fails is left to the schedule.
+func (s *Service) completeNow(ctx context.Context, key *Key, doomed []doomName) {
+	for _, name := range doomed {
+		if err := s.complete(ctx, name); err != nil {
+			s.cfg.Log.Error("destroying what a key no longer has; the schedule will", "key", key.ARN(), "doom", name.id, "error", err)
+		}
+	}
+}
+
+// complete carries a doom out. Two servers may do so at the same time; within one, the schedule, which wakes up at every
+// doom, does not repeat what a request is doing: to look in vain for an object costs some tokens a search of all they have.
 func (s *Service) complete(ctx context.Context, name doomName) error {
+	region, ok := s.cfg.Regions[name.region]
+	if !ok {
+		return nil // of a Region that another server serves
+	}
+	if err := s.reaping[name.region].enter(ctx); err != nil {
+		return fmt.Errorf("waiting to destroy: %w", err)
+	}
+	defer s.reaping[name.region].leave()
 	var d *doom
 	err := s.cfg.Store.View(ctx, func(r store.Reader) (err error) {
 		d, err = read[doom](r, name.record())
@@ -93,13 +113,9 @@ func (s *Service) complete(ctx context.Context, name doomName) error {
 	if err != nil || d == nil {
 		return err
 	}
-	region, ok := s.cfg.Regions[name.region]
-	if !ok {
-		return nil // of a Region that another server serves
-	}
-	for _, ref := range d.Refs {
+	for i, ref := range d.Refs {
 		if err := region.Token.DestroyKey(ctx, ref); err != nil {
-			return err
+			return errors.Join(err, s.shorten(ctx, name, d.Refs[:i]))
 		}
 		s.cfg.Log.Info("destroyed key material on the token", "region", name.region, "material", ref.ID)
 	}
@@ -116,6 +132,26 @@ func (s *Service) complete(ctx context.Context, name doomName) error {
 		s.cfg.Log.Info("deleted key, nothing of it is left", "region", name.region, "key", d.Key)
 	}
 	return err
+}
+
+// shorten takes what is destroyed out of a doom that could not be completed. Otherwise a doom of many keys might never be: each
+// time would begin with looking for what is gone, on a token that is slow at that, or fails at every so many calls.
+func (s *Service) shorten(ctx context.Context, name doomName, gone []hsm.KeyRef) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	return s.update(ctx, func(t *recorder) error {
+		d, err := read[doom](t, name.record())
+		if err != nil || d == nil { // another server has completed it
+			return err
+		}
+		d.Refs = slices.DeleteFunc(d.Refs, func(ref hsm.KeyRef) bool {
+			return slices.ContainsFunc(gone, func(g hsm.KeyRef) bool { return g.ID == ref.ID })
+		})
+		return t.put(name.record(), d)
+	})
 }
 
 // removeAliases removes the aliases of a deleted key that still point at it.

@@ -186,10 +186,6 @@ func (s *Service) changeMaterial(ctx context.Context, r *Request, a action, key 
 	if err != nil {
 		return err
 	}
-	for _, name := range doomed {
-		if err := s.complete(ctx, name); err != nil {
-			s.cfg.Log.Error("destroying imported key material; the schedule will", "key", key.ARN(), "error", err)
-		}
-	}
+	s.completeNow(ctx, key, doomed)
 	return nil
 }

@@ -336,6 +336,23 @@ func TestImportFails(t *testing.T) {
 	}
 }
 
+// TestRefusedMaterialIsDestroyedLater refuses material while the token is too busy to destroy it: the schedule does.
+func TestRefusedMaterialIsDestroyedLater(t *testing.T) {
+	i := newImporter(t)
+	token := i.parameters(firstKey)
+	i.requireBrought("a", withToken(token))
+	i.token.failures["DestroyKey"] = &hsm.Error{Class: hsm.Busy}
+	out, err := i.bring("b", withToken(token))
+	requireError(t, out, err, IncorrectKeyMaterial, unlikeMaterial)
+	require.Equal(t, []string{setLabel, materialLabel, materialLabel}, i.token.labels())
+	i.attendTo()
+	require.Len(t, i.records(doomedPrefix), 1)
+	delete(i.token.failures, "DestroyKey")
+	i.attendTo()
+	i.requireTidy(setLabel, materialLabel)
+	require.Equal(t, importedID("a"), i.key().current().ID)
+}
+
 // TestImportOfNonsense imports what cannot be decrypted, or is no AES-256 key.
 func TestImportOfNonsense(t *testing.T) {
 	i := newImporter(t)

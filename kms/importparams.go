@@ -105,13 +105,15 @@ func (s *Service) wrappingKey(ctx context.Context, key *Key, in *GetParametersFo
 	return hsm.KeyRequest{Kind: kind, Label: "import/" + key.ID}, nil
 }
 
-// keepImport stores a set and makes its import token.
+// keepImport stores a set and makes its import token. The wrapping keys of sets that make room for it are destroyed before it
+// returns: if they waited for the schedule, callers could fill the token with them faster than that empties it.
 func (s *Service) keepImport(ctx context.Context, r *Request, set *importSet, key *Key) ([]byte, error) {
 	token, err := s.sealImportToken(ctx, set)
 	if err != nil {
 		return nil, err
 	}
-	return token, s.update(ctx, func(t *recorder) error {
+	var doomed []doomName
+	err = s.update(ctx, func(t *recorder) error {
 		now, err := t.key(key.Region, key.ID)
 		if err != nil {
 			return err
@@ -122,8 +124,15 @@ func (s *Service) keepImport(ctx context.Context, r *Request, set *importSet, ke
 		if err := usableExternal(r, actionGetParametersForImport, now); err != nil {
 			return err
 		}
-		return t.putImport(set)
+		err = t.putImport(set)
+		doomed = t.doomed
+		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	s.completeNow(ctx, key, doomed)
+	return token, nil
 }
 
 // roomError is TokenError for what makes a new object on the token.

@@ -40,7 +40,8 @@ func TestImportSetExpires(t *testing.T) {
 	}
 }
 
-// TestImportSetsOfAKey makes one set too many: the oldest ends.
+// TestImportSetsOfAKey makes sets too many: the oldest end. Their wrapping keys are off the token without the schedule,
+// which one request after the other would outrun.
 func TestImportSetsOfAKey(t *testing.T) {
 	i := newImporter(t)
 	put(t, i.Service, newTestKey(secondKey, inState(PendingImport)))
@@ -50,7 +51,6 @@ func TestImportSetsOfAKey(t *testing.T) {
 		tokens = append(tokens, i.parameters(firstKey))
 		i.now = i.now.Add(time.Millisecond)
 	}
-	i.attendTo()
 	require.Len(t, i.records(importPrefix), maxImportSets+1)
 	require.Len(t, i.records(keyImportPrefix), maxImportSets+1)
 	require.Len(t, i.records(duePrefix), maxImportSets+1)
@@ -63,6 +63,21 @@ func TestImportSetsOfAKey(t *testing.T) {
 		}
 		require.NoError(t, err)
 	}
+}
+
+// TestImportSetTooManyWithoutToken makes a set too many while the token destroys nothing: that is the schedule's matter then.
+func TestImportSetTooManyWithoutToken(t *testing.T) {
+	i := newImporter(t)
+	for range maxImportSets {
+		i.parameters(firstKey)
+	}
+	i.token.failures["DestroyKey"] = &hsm.Error{Class: hsm.Busy}
+	i.parameters(firstKey)
+	require.Len(t, i.records(doomedPrefix), 1)
+	require.Len(t, i.token.labels(), maxImportSets+1)
+	delete(i.token.failures, "DestroyKey")
+	i.attendTo()
+	i.requireTidy(slices.Repeat([]string{setLabel}, maxImportSets)...)
 }
 
 // TestImportSetsEndWithTheKey deletes a key that has import sets.

@@ -32,7 +32,7 @@ type Config struct {
 	CacheSize int
 	// Clock gives the time; nil means time.Now.
 	Clock func() time.Time
-	// Day is how long a day of a waiting or rotation period lasts; 0 means 24 hours. Anything else is for trying out.
+	// Day is how long a day of a waiting or rotation period lasts; 0 means 24 hours. Less, but not more, is for trying out.
 	Day time.Duration
 	// Vault seals import tokens.
 	Vault hsm.Vault
@@ -62,6 +62,8 @@ type Service struct {
 	aliases *store.Cache[*Alias]
 	meter   *meter
 	wake    chan struct{} // wakes the schedule
+	// reaping lets one doom of a Region at a time be carried out, see complete.
+	reaping map[string]gate
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -70,6 +72,9 @@ type Service struct {
 func New(cfg Config) (*Service, error) {
 	if cfg.Store == nil || len(cfg.Regions) == 0 {
 		return nil, errors.New("a service needs a store and a Region")
+	}
+	if cfg.Day < 0 || cfg.Day > 24*time.Hour { // periods of longer days overflow
+		return nil, fmt.Errorf("a day of %s is not between 0 and 24 hours", cfg.Day)
 	}
 	if cfg.CacheSize == 0 {
 		cfg.CacheSize = 100_000
@@ -97,7 +102,10 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, keys: keys, aliases: aliases, wake: make(chan struct{}, 1)}
+	s := &Service{cfg: cfg, keys: keys, aliases: aliases, wake: make(chan struct{}, 1), reaping: map[string]gate{}}
+	for region := range cfg.Regions {
+		s.reaping[region] = newGate()
+	}
 	s.meter = newMeter(s)
 	s.follow()
 	return s, nil

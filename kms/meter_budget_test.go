@@ -211,6 +211,18 @@ func TestBudgetOlderServer(t *testing.T) {
 	require.Equal(t, uint64(1+100+100), r.counted(t, &key.Materials[0]))
 }
 
+// TestBudgetOfOlderStore has material that remembers more free encryptions than the store knows of, as after a part of the store
+// was put back. All of them may be its own.
+func TestBudgetOfOlderStore(t *testing.T) {
+	r := newMeterRig(t)
+	s := r.start(t, parts(1000, 100, 10))
+	key := r.newKey(t, s)
+	require.NoError(t, encryptUnder(t.Context(), s, key.ID))
+	m := key.Materials[0]
+	m.Base = 1_000_000
+	require.EqualValues(t, 1+100, r.counted(t, &m))
+}
+
 // TestBudgetFailsClosed lets the store fail: nothing is encrypted that is not in the count.
 func TestBudgetFailsClosed(t *testing.T) {
 	for _, p := range [][3]uint64{{100, 3, 1}, {100, 0, 1}} {

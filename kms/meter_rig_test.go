@@ -143,7 +143,7 @@ func newMeterRig(t testing.TB) *meterRig {
 	st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "store.db")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, st.Close()) })
-	return &meterRig{store: &trickyStore{Store: st}, token: newMeteredToken(), log: &lockedLog{}}
+	return &meterRig{store: &trickyStore{Store: retryingStore{st}}, token: newMeteredToken(), log: &lockedLog{}}
 }
 
 // start starts a server. Whatever it has in memory alone is lost when it ends, as with kill -9, unless it runs (see run).

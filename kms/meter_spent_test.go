@@ -175,6 +175,7 @@ func TestSpentPauses(t *testing.T) {
 		require.Equal(t, name, due)
 		require.Equal(t, firstKey, id)
 		pause := w.failed(name, now)
+		w.add(key, &key.Materials[0]) // requests go on asking, and it waits all the same
 		_, id, wait := w.due(now)
 		require.Empty(t, id)
 		require.Equal(t, pause, wait)

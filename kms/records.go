@@ -202,20 +202,19 @@ func (t *recorder) key(region, id string) (*Key, error) {
 	return key.at(t.now), nil
 }
 
-// putKey writes a key's record, its entry in the index of what is due, and the doom of the materials that it dropped.
+// putKey writes a key's record, its entry in the index of what is due, and the doom of the materials that it dropped: once in a
+// transaction. It leaves the key as it is, which may have been made outside of a transaction that is tried again.
 func (t *recorder) putKey(key *Key) error {
 	if entry := key.dueEntry(); entry != key.indexed {
 		if err := t.reindex(key.indexed, entry); err != nil {
 			return err
 		}
-		key.indexed = entry
 	}
 	for _, ref := range key.dropped {
 		if err := t.doom(key.Region, string(ref.ID), doom{Refs: []hsm.KeyRef{ref}}); err != nil {
 			return err
 		}
 	}
-	key.dropped = nil
 	return t.put(keyRecord(key.Region, key.ID), key)
 }
 
@@ -242,8 +241,8 @@ func (s *Service) update(ctx context.Context, fn func(*recorder) error) error {
 	return err
 }
 
-// change applies a change to a key's record in a transaction and gives the record as it then is. f sees the record as it is now, not as it was when the
-// request was authorized, and must check what matters again.
+// change applies a change to a key's record in a transaction and gives the record as it then is. f sees the record as it is
+// now, not as it was when the request was authorized, and must check what matters again.
 func (s *Service) change(ctx context.Context, key *Key, f func(*Key) error) (now *Key, err error) {
 	err = s.update(ctx, func(t *recorder) error {
 		now, err = t.key(key.Region, key.ID)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func newService(t *testing.T, token hsm.Token, edits ...func(*Config)) *Service 
 	st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "store.db")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, st.Close()) })
-	cfg := Config{Store: st, Regions: map[string]Region{testRegion: {Token: token}}}
+	cfg := Config{Store: retryingStore{st}, Regions: map[string]Region{testRegion: {Token: token}}}
 	for _, edit := range edits {
 		edit(&cfg)
 	}
@@ -141,6 +142,20 @@ func requireError[Out any](t *testing.T, out *Out, err error, code ErrorType, me
 	require.ErrorAs(t, err, &shown)
 	require.Equal(t, code, shown.Type)
 	require.Equal(t, message, shown.Message)
+}
+
+// retryingStore is a store that tries each transaction twice, as one with optimistic concurrency does on a conflict: what the
+// first try wrote is dropped, and it must leave no other trace.
+type retryingStore struct{ store.Store }
+
+var errConflict = errors.New("conflict")
+
+func (s retryingStore) Update(ctx context.Context, fn func(store.Txn) error) error {
+	err := s.Store.Update(ctx, func(t store.Txn) error { return errors.Join(errConflict, fn(t)) })
+	if !errors.Is(err, errConflict) {
+		return err
+	}
+	return s.Store.Update(ctx, fn)
 }
 
 // failingStore is a store whose updates fail with err after, or instead of, their commit.

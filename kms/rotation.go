@@ -52,7 +52,8 @@ type GetKeyRotationStatusOutput struct {
 const usualPeriod = 365
 
 // EnableKeyRotation has a key rotated automatically, once in a period of 90 to 2560 days (365 if not said) that begins
-// now. A key that has the same period already keeps its date.
+// now. A key that has the same period already keeps its date, unless that is more than a period away, because the clock was
+// wrong when it was reckoned.
 func (s *Service) EnableKeyRotation(ctx context.Context, r *Request, in *EnableKeyRotationInput) (*Empty, error) {
 	days := int32(usualPeriod)
 	if in.RotationPeriodInDays != nil {
@@ -62,8 +63,9 @@ func (s *Service) EnableKeyRotation(ctx context.Context, r *Request, in *EnableK
 		if err := rotatable(key); err != nil {
 			return err
 		}
-		if key.Rotation == nil || key.Rotation.Days != days {
-			key.Rotation = &Rotation{Days: days, Next: s.moment().Add(s.period(days))}
+		next := s.moment().Add(s.period(days))
+		if key.Rotation == nil || key.Rotation.Days != days || key.Rotation.Next.After(next) {
+			key.Rotation = &Rotation{Days: days, Next: next}
 		}
 		return nil
 	}))

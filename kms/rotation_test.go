@@ -277,6 +277,39 @@ func TestRotationPeriod(t *testing.T) {
 	r.requireNext(id, r.clock().Add(365*time.Hour))
 }
 
+// TestRotationByWrongClock rotates a key while the clock is years ahead. To enable its rotation once more brings its date back.
+func TestRotationByWrongClock(t *testing.T) {
+	r := newRotor(t)
+	id := r.newRotating()
+	r.sleep(10 * usual)
+	r.attend()
+	r.requireNext(id, rotorStart.Add(11*usual))
+	r.sleep(-10*usual + day)
+	r.enable(id, nil)
+	r.requireNext(id, rotorStart.Add(day+usual))
+	r.sleep(day)
+	r.enable(id, nil)
+	r.requireNext(id, rotorStart.Add(day+usual))
+	requireIndexed(t, r.Service)
+	r.sleep(usual - day)
+	r.attend()
+	r.requireMaterials(map[string]int{id: 3})
+}
+
+// TestDay refuses days whose periods would be beyond what a Duration holds: keys would be rotated again and again.
+func TestDay(t *testing.T) {
+	sound := newRotor(t).cfg
+	for day, fits := range map[time.Duration]bool{-1: false, 0: true, 1: true, 24 * time.Hour: true, 24*time.Hour + 1: false, 1001 * time.Hour: false} {
+		sound.Day = day
+		s, err := New(sound)
+		require.Equal(t, fits, err == nil, "%s: %v", day, err)
+		if fits {
+			require.Positive(t, s.period(2560))
+			s.Close()
+		}
+	}
+}
+
 // TestRotationOfDisabledKey lets the date pass while the key is disabled. It is rotated as soon as it is enabled, which
 // the schedule notices by itself.
 func TestRotationOfDisabledKey(t *testing.T) {
@@ -422,13 +455,48 @@ func TestRotationWithoutToken(t *testing.T) {
 			return nil
 		}
 		failures--
-		return &hsm.Error{Class: hsm.TokenGone}
+		return &hsm.Error{Class: hsm.Failed}
 	}
 	require.Equal(t, retryWait, r.attendAll(t.Context()))
 	require.Contains(t, r.logged(), `level=ERROR msg="doing what is due"`)
 	require.Equal(t, 3, len(r.record(first).Materials)+len(r.record(second).Materials))
 	r.attend()
 	r.requireMaterials(map[string]int{first: 2, second: 2})
+}
+
+// TestRotationWithTokenAway has a token out of reach, or hanging, when many rotations are due. It is asked once each time, and
+// holds up neither the deletions of its own Region nor the rotations of another.
+func TestRotationWithTokenAway(t *testing.T) {
+	for _, class := range []hsm.Class{hsm.Busy, hsm.TokenGone, hsm.LoginFailed} {
+		west := &mint{alive: map[hsm.KeyID]bool{}}
+		r := newRotor(t, func(cfg *Config) { cfg.Regions["us-west-2"] = Region{Token: west} })
+		due := map[string]int{}
+		for range 5 {
+			due[r.newRotating()] = 2
+		}
+		dying := r.newKey()
+		_, err := r.ScheduleKeyDeletion(t.Context(), newRequest("ScheduleKeyDeletion"), &ScheduleKeyDeletionInput{KeyId: dying})
+		require.NoError(t, err)
+		request := newRequest("CreateKey")
+		request.Region = "us-west-2"
+		out, err := r.CreateKey(t.Context(), request, &CreateKeyInput{})
+		require.NoError(t, err)
+		_, err = r.EnableKeyRotation(t.Context(), request, &EnableKeyRotationInput{KeyId: out.KeyMetadata.KeyId})
+		require.NoError(t, err)
+
+		r.sleep(usual)
+		tries := 0
+		r.token.hook = func() error { tries++; return &hsm.Error{Class: class} }
+		for n := range 2 {
+			require.Equal(t, retryWait, r.attendAll(t.Context()))
+			require.Equal(t, n+1, tries, class)
+			require.Empty(t, records(t, r.Service, keyRecord(testRegion, dying)))
+			require.Equal(t, 2, west.made)
+		}
+		r.token.hook = nil
+		require.Equal(t, longestWait, r.attendAll(t.Context()))
+		r.requireMaterials(due)
+	}
 }
 
 // TestRotationWithoutStore fails to store fresh material: it goes, unless its record may have been stored after all. The

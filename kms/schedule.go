@@ -76,7 +76,7 @@ const (
 	retryWait = 5 * time.Second
 	// tasksAtOnce is how many entries it reads at a time.
 	tasksAtOnce = 100
-	// taskLimit bounds a task, so that a token that hangs holds up its own Region's keys alone.
+	// taskLimit bounds a task. A token that hangs is asked once each time, so that it holds up its own Region's keys alone.
 	taskLimit = 30 * time.Second
 	// mostComplaints is how many failures of one kind it logs at a time.
 	mostComplaints = 10
@@ -123,7 +123,10 @@ func (s *Service) poke() {
 // attendAll does all that is due and gives how long there is nothing more to do.
 func (s *Service) attendAll(ctx context.Context) time.Duration {
 	next := dueAt(s.cfg.Clock().UnixMilli() + 1)
-	done := s.each(ctx, "doing what is due", duePrefix, next, s.attend)
+	away := map[string]bool{}
+	done := s.each(ctx, "doing what is due", duePrefix, next, func(ctx context.Context, entry string) error {
+		return s.attend(ctx, entry, away)
+	})
 	if !s.reap(ctx) || !done {
 		return min(retryWait, s.untilNext(ctx, next))
 	}
@@ -212,8 +215,8 @@ func (s *Service) untilNext(ctx context.Context, after string) time.Duration {
 	return min(longestWait, max(time.Millisecond, first.at.Sub(s.cfg.Clock())))
 }
 
-// attend does what an entry stands for.
-func (s *Service) attend(ctx context.Context, entry string) error {
+// attend does what an entry stands for. away has the Regions whose tokens were found to be out of reach.
+func (s *Service) attend(ctx context.Context, entry string, away map[string]bool) error {
 	due, err := parseTask(entry)
 	if err != nil {
 		return err
@@ -223,7 +226,7 @@ func (s *Service) attend(ctx context.Context, entry string) error {
 	}
 	switch due.kind {
 	case dueKeys:
-		err = s.attendKey(ctx, due.region, due.id, entry)
+		err = s.attendKey(ctx, due.region, due.id, entry, away)
 	case dueImports:
 		err = s.endImportSet(ctx, due.region, due.id, entry)
 	default:
@@ -232,8 +235,8 @@ func (s *Service) attend(ctx context.Context, entry string) error {
 	return err
 }
 
-// attendKey writes what time has done to a key, and rotates it if that is due.
-func (s *Service) attendKey(ctx context.Context, region, id, entry string) error {
+// attendKey writes what time has done to a key, and rotates it if that is due and the token within reach.
+func (s *Service) attendKey(ctx context.Context, region, id, entry string, away map[string]bool) error {
 	var key *Key
 	err := s.update(ctx, func(t *recorder) (err error) {
 		key, err = t.key(region, id)
@@ -251,8 +254,10 @@ func (s *Service) attendKey(ctx context.Context, region, id, entry string) error
 		}
 		return t.putKey(key)
 	})
-	if err != nil || key == nil || key.Rotation == nil || key.State != Enabled || s.cfg.Clock().Before(key.Rotation.Next) {
+	if err != nil || key == nil || key.Rotation == nil || key.State != Enabled || s.cfg.Clock().Before(key.Rotation.Next) || away[region] {
 		return err
 	}
-	return s.rotateOnSchedule(ctx, key)
+	err = s.rotateOnSchedule(ctx, key)
+	away[region] = outOfReach(err)
+	return err
 }

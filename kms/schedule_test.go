@@ -352,11 +352,37 @@ func TestLostWatch(t *testing.T) {
 	requireGone(t, s, out.KeyMetadata.KeyId)
 }
 
-// TestRunEnds ends the schedule while it works and while it sleeps.
+// stuckToken is a token that destroys nothing, for as long as it is waited for.
+type stuckToken struct {
+	*shelf
+	begun chan struct{}
+}
+
+func (s stuckToken) DestroyKey(ctx context.Context, _ hsm.KeyRef) error {
+	close(s.begun)
+	<-ctx.Done()
+	return &hsm.Error{Class: hsm.Busy, Cause: ctx.Err()}
+}
+
+// TestRunEnds ends the schedule before it begins, while it sleeps and while it works.
 func TestRunEnds(t *testing.T) {
 	r := newScheduleRig(t)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	r.Run(ctx)
+
+	r.enter(t, newTestKey(firstKey, endingAt(testStart)))
+	r.clock.set(testStart.Add(time.Hour))
+	end := run(t, r.Service)
+	soon(t, func() bool { return len(records(t, r.Service, "")) == 0 }, "it does nothing")
+	end()
+
+	stuck := stuckToken{r.token, make(chan struct{})}
+	r.cfg.Regions[testRegion] = Region{Token: stuck}
+	r.enter(t, newTestKey(secondKey, endingAt(testStart)))
+	end = run(t, r.Service)
+	<-stuck.begun
+	end()
+	require.Len(t, records(t, r.Service, doomedPrefix), 1)
 	require.Empty(t, r.log.all())
 }
