@@ -148,28 +148,50 @@ func follow(ctx context.Context, identities *iam.Service, log *slog.Logger) {
 	}
 }
 
-// reportImports tells in which ways imported key material comes to the tokens.
+// importsRetry is how long to wait before a token that could not be tried out is tried again.
+const importsRetry = 5 * time.Second
+
+// reportImports tells in which ways imported key material comes to the tokens. One that is lost just now is tried again, for
+// nobody must learn by chance that material passes through this process.
 func reportImports(ctx context.Context, rooms *rooms, log *slog.Logger) {
+	var running sync.WaitGroup
 	for region, token := range rooms.tokens {
-		routes, err := token.ImportRoutes(ctx)
-		if err != nil {
-			log.Error("trying out how the token imports key material", "region", region, "error", err)
-			continue
-		}
-		var unseen, seen []string
-		for _, wrap := range slices.Sorted(maps.Keys(routes)) {
-			if routes[wrap] == hsm.OnToken {
-				unseen = append(unseen, string(wrap))
-			} else {
-				seen = append(seen, string(wrap))
+		running.Go(func() {
+			for !reportImportsOf(ctx, region, token, log) {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(importsRetry):
+				}
 			}
+		})
+	}
+	running.Wait()
+}
+
+// reportImportsOf tells of one token, unless it fails.
+func reportImportsOf(ctx context.Context, region string, token hsm.Token, log *slog.Logger) bool {
+	routes, err := token.ImportRoutes(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			log.Error("trying out how the token imports key material", "region", region, "error", err)
 		}
-		log.Info("importing key material", "region", region, "onToken", unseen)
-		if len(seen) > 0 {
-			log.Warn("the token cannot unwrap key material that is imported in these ways: this process does it; strict_on_token refuses them",
-				"region", region, "inProcess", seen)
+		return false
+	}
+	var unseen, seen []string
+	for _, wrap := range slices.Sorted(maps.Keys(routes)) {
+		if routes[wrap] == hsm.OnToken {
+			unseen = append(unseen, string(wrap))
+		} else {
+			seen = append(seen, string(wrap))
 		}
 	}
+	log.Info("importing key material", "region", region, "onToken", unseen)
+	if len(seen) > 0 {
+		log.Warn("the token cannot unwrap key material that is imported in these ways: this process does it; strict_on_token refuses them",
+			"region", region, "inProcess", seen)
+	}
+	return true
 }
 
 // takeStock reports, once, objects of the tokens without a record and records without an object.
