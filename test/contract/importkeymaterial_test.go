@@ -374,3 +374,41 @@ func TestImportLeavesNoTrace(t *testing.T) {
 		}
 	})
 }
+
+// TestValidToOfSeveralMaterials gives a key materials that expire at different times, also never: the key expires with the
+// first of those it uses. What waits for its rotation does not count.
+func TestValidToOfSeveralMaterials(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		id := s.NewExternalKey(t)
+		set := quickSet(t, s, id)
+		expiring := func(at time.Time) func(*kms.ImportKeyMaterialInput) {
+			return func(in *kms.ImportKeyMaterialInput) {
+				in.ExpirationModel, in.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, &at
+			}
+		}
+		expires := func(at any) {
+			t.Helper()
+			metadata := metadataOf(t, s, id)
+			require.Equal(t, at, metadata["ValidTo"])
+			model := "KEY_MATERIAL_EXPIRES"
+			if at == nil {
+				model = doesNotExpire
+			}
+			require.Equal(t, model, metadata["ExpirationModel"])
+		}
+		hour := time.Now().Add(time.Hour).Truncate(time.Second)
+		day := hour.Add(24 * time.Hour)
+		s.Import(t, set, randomBytes(32), expiring(day))
+		s.Import(t, set, randomBytes(32), expiring(hour), asNewMaterial)
+		expires(float64(day.Unix()))
+		rotateNow(t, s, id)
+		expires(float64(hour.Unix()))
+		s.Import(t, set, randomBytes(32), asNewMaterial)
+		rotateNow(t, s, id)
+		expires(float64(hour.Unix()))
+		other := s.NewExternalKey(t)
+		id, set = other, quickSet(t, s, other)
+		s.Import(t, set, randomBytes(32))
+		expires(nil)
+	})
+}

@@ -1,5 +1,5 @@
 // Package contract holds the server to the AWS KMS API, one file an operation. The client is the AWS SDK for Go, or, for
-// what it would not send, bytes on the wire. Every test runs against both homes of key material.
+// what it would not send, bytes on the wire. What has to do with key material is tested in both of its homes.
 package contract
 
 import (

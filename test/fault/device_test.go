@@ -83,6 +83,16 @@ func TestModuleRestarted(t *testing.T) {
 	})
 }
 
+// TestTokenLostWhileImportsAreTried has the token fail when the server tries how it imports. The log must say it all the same.
+func TestTokenLostWhileImportsAreTried(t *testing.T) {
+	r := newRig(t, kmstest.Options{})
+	require.NoError(t, r.Stop())
+	r.fault.Set("C_GenerateKeyPair rv=0x30 count=4")
+	require.NoError(t, r.Run())
+	r.requireLogged(t, "trying out how the token imports key material", 1)
+	r.requireLogged(t, "this process does it; strict_on_token refuses them", 1)
+}
+
 // TestPINChangedWhileAway has the token refuse the PIN at a new login. Each further try could lock it.
 func TestPINChangedWhileAway(t *testing.T) {
 	r := newRig(t, kmstest.Options{})
