@@ -103,14 +103,11 @@ func TestDeletionOfAliases(t *testing.T) {
 	require.NoError(t, r.update(t.Context(), func(tx *recorder) error { // an entry too many
 		return tx.mark(keyAliases(testRegion, doomed.KeyId) + "alias/other")
 	}))
-	r.clock.set(r.scheduleDeletion(t, doomed.KeyId))
-	r.token.setFail(&hsm.Error{Class: hsm.TokenGone}) // the key ends, and its aliases stay for now
-	require.Equal(t, retryWait, r.attendAll(t.Context()))
+	r.clock.set(r.scheduleDeletion(t, doomed.KeyId)) // the key has ended, and its aliases stay for now
 	_, err := r.UpdateAlias(t.Context(), newRequest("UpdateAlias"), &UpdateAliasInput{AliasName: "alias/7", TargetKeyId: other.KeyId})
 	require.NoError(t, err)
 	_, err = r.DeleteAlias(t.Context(), newRequest("DeleteAlias"), &DeleteAliasInput{AliasName: "alias/8"})
 	require.NoError(t, err)
-	r.token.setFail(nil)
 	require.Equal(t, longestWait, r.attendAll(t.Context()))
 	requireGone(t, r.Service, doomed.KeyId)
 	out, err := r.ListAliases(t.Context(), newRequest("ListAliases"), &ListAliasesInput{})
@@ -173,6 +170,18 @@ func TestTokenDownAtDeletion(t *testing.T) {
 		require.Empty(t, r.token.ids())
 		require.Empty(t, records(t, r.Service, ""))
 	}
+}
+
+// TestNameIsFreeWhileTokenDown deletes a key whose token is out of reach: its alias can be given to another key.
+func TestNameIsFreeWhileTokenDown(t *testing.T) {
+	r := newScheduleRig(t)
+	old, heir := r.createNamed(t, "alias/app"), r.createNamed(t, "alias/heir")
+	r.clock.set(r.scheduleDeletion(t, old.KeyId))
+	r.token.setFail(&hsm.Error{Class: hsm.TokenGone, Function: "C_DestroyObject"})
+	require.Equal(t, retryWait, r.attendAll(t.Context()))
+	require.Len(t, r.token.ids(), 2)
+	_, err := r.CreateAlias(t.Context(), newRequest("CreateAlias"), &CreateAliasInput{AliasName: "alias/app", TargetKeyId: heir.KeyId})
+	require.NoError(t, err)
 }
 
 // brittleStore is a store of which one update fails, before its commit or after.

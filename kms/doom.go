@@ -113,16 +113,16 @@ func (s *Service) complete(ctx context.Context, name doomName) error {
 	if err != nil || d == nil {
 		return err
 	}
+	if d.Key != "" { // before the token is asked, which may be away: the names are free from the moment the key is deleted
+		if err := s.removeAliases(ctx, name.region, d); err != nil {
+			return err
+		}
+	}
 	for i, ref := range d.Refs {
 		if err := region.Token.DestroyKey(ctx, ref); err != nil {
 			return errors.Join(err, s.shorten(ctx, name, d.Refs[:i]))
 		}
 		s.cfg.Log.Info("destroyed key material on the token", "region", name.region, "material", ref.ID)
-	}
-	if d.Key != "" {
-		if err := s.removeAliases(ctx, name.region, d); err != nil {
-			return err
-		}
 	}
 	if err := s.meter.remove(ctx, name.region, d); err != nil {
 		return err

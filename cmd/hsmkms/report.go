@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"hsmkms/api"
+	"hsmkms/hsm"
+	"hsmkms/kms"
+)
+
+// importsRetry is how long to wait before a token that could not be tried out is tried again.
+const importsRetry = 5 * time.Second
+
+// reportImports tells in which ways imported key material comes to the tokens. One that is lost just now is tried again, for
+// nobody must learn by chance that material passes through this process.
+func reportImports(ctx context.Context, rooms *rooms, log *slog.Logger) {
+	var running sync.WaitGroup
+	for region, token := range rooms.tokens {
+		running.Go(func() {
+			for !reportImportsOf(ctx, region, token, log) {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(importsRetry):
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+// reportImportsOf tells of one token, unless it fails.
+func reportImportsOf(ctx context.Context, region string, token hsm.Token, log *slog.Logger) bool {
+	routes, err := token.ImportRoutes(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			log.Error("trying out how the token imports key material", "region", region, "error", err)
+		}
+		return false
+	}
+	var unseen, seen []string
+	for _, wrap := range slices.Sorted(maps.Keys(routes)) {
+		if routes[wrap] == hsm.OnToken {
+			unseen = append(unseen, string(wrap))
+		} else {
+			seen = append(seen, string(wrap))
+		}
+	}
+	log.Info("importing key material", "region", region, "onToken", unseen)
+	if len(seen) > 0 {
+		log.Warn("the token cannot unwrap key material that is imported in these ways: this process does it; strict_on_token refuses them",
+			"region", region, "inProcess", seen)
+	}
+	return true
+}
+
+// takeStock reports, once, objects of the tokens without a record and records without an object.
+func takeStock(ctx context.Context, cfg *config, service *kms.Service, metrics *api.Metrics, log *slog.Logger) {
+	for region := range cfg.Regions {
+		found, err := service.Stocktake(ctx, region)
+		if err != nil {
+			log.Error("comparing token and store", "region", region, "error", err)
+			continue
+		}
+		for _, object := range found.Orphans {
+			log.Warn("object on the token without a key, left by a crash or being made just now", "region", region, "id", object.ID, "label", object.Label)
+		}
+		for _, owner := range found.Missing {
+			log.Error("key without its object on the token", "region", region, "key", owner)
+		}
+		metrics.Gauge("hsmkms_token_orphans", "Objects of the token without a key, at start.", map[string]string{"region": region},
+			func() float64 { return float64(len(found.Orphans)) })
+		metrics.Gauge("hsmkms_token_missing", "Keys without their object on the token, at start.", map[string]string{"region": region},
+			func() float64 { return float64(len(found.Missing)) })
+		log.Info("compared token and store", "region", region, "orphans", len(found.Orphans), "missing", len(found.Missing))
+	}
+}
+
+// poolMetrics shows how busy the sessions of the tokens are.
+func poolMetrics(metrics *api.Metrics, rooms *rooms) {
+	for region, token := range rooms.pkcs11 {
+		labels := map[string]string{"region": region}
+		metrics.Gauge("hsmkms_token_sessions", "Open sessions for requests; 0 while the token is down.", labels,
+			func() float64 { return float64(token.Usage().Sessions) })
+		metrics.Gauge("hsmkms_token_sessions_busy", "Sessions with an operation under way.", labels,
+			func() float64 { return float64(token.Usage().Busy) })
+		metrics.Gauge("hsmkms_token_waiting", "Operations that wait for a session.", labels,
+			func() float64 { return float64(token.Usage().Waiting) })
+	}
+}
