@@ -116,14 +116,20 @@ func checkPolicy(caller *policy.Principal, key *Key, text string, bypass bool) e
 	if len(text) > maxPolicy {
 		return Errorf(LimitExceeded, "The key policy has %d bytes; the maximum is %d.", len(text), maxPolicy)
 	}
-	document, err := policy.ParseKeyPolicy(text)
+	compiled, err := policy.Load(policy.KeyPolicy, text)
 	var malformed policy.MalformedError
 	switch {
 	case errors.As(err, &malformed):
 		return Errorf(MalformedPolicyDocument, "%s", malformed)
 	case err != nil:
 		return err
-	case !bypass && !document.AllowsOutright(caller, "kms:"+actionPutKeyPolicy.permission, key.ARN()):
+	case bypass:
+		return nil
+	}
+	next := &policy.Request{
+		Caller: &policy.Caller{Principal: *caller}, Action: "kms:" + actionPutKeyPolicy.permission, Resource: key.ARN(), Account: key.Account,
+	}
+	if !compiled.KeepsControl(next) {
 		return Errorf(MalformedPolicyDocument, "The new key policy will not allow you to update the key policy in the future.")
 	}
 	return nil

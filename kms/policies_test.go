@@ -16,6 +16,10 @@ const lockedOut = "The new key policy will not allow you to update the key polic
 func requestBy(kind policy.PrincipalType, arn string) *Request {
 	r := newRequest("PutKeyPolicy")
 	r.Caller = &policy.Principal{Type: kind, ARN: arn, Account: testAccount}
+	if session, ok := strings.CutPrefix(arn, "arn:aws:sts::"+testAccount+":assumed-role/"); ok {
+		role, _, _ := strings.Cut(session, "/")
+		r.Caller.RoleARN = "arn:aws:iam::" + testAccount + ":role/" + role
+	}
 	return r
 }
 

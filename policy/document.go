@@ -3,11 +3,26 @@ package policy
 // Document is a policy, as it was written but for two things: what may be one string or a list is a list, and an account
 // id among the principals is the ARN of the account's root. It is immutable and may be shared.
 type Document struct {
+	// Kind says what the policy is attached to.
+	Kind Kind
 	// Version chooses the language; a document that names none is in Version2008.
 	Version    Version
 	ID         string
 	Statements []Statement
 }
+
+// Kind is what a policy is attached to. It decides which elements the policy may and must have.
+type Kind uint8
+
+// The kinds of policies.
+const (
+	// KeyPolicy is attached to a KMS key.
+	KeyPolicy Kind = iota
+	// IdentityPolicy is attached to a user, a group or a role, as a permission or a permissions boundary, or to a session.
+	IdentityPolicy
+	// TrustPolicy is attached to a role and says who may assume it.
+	TrustPolicy
+)
 
 // Version is a version of the policy language. They differ in policy variables, which only Version2012 has.
 type Version string
@@ -20,12 +35,14 @@ const (
 
 // Statement is one statement of a Document.
 type Statement struct {
-	SID        string
-	Effect     Effect
+	SID    string
+	Effect Effect
+	// Principals are nobody in an identity-based policy.
 	Principals Principals
 	// Actions are patterns such as kms:Describe*, without regard to case. Without any, the statement has no effect.
 	Actions Patterns
-	// Resources are patterns of ARNs. Without any, the statement has no effect.
+	// Resources are patterns of ARNs. Without any, the statement has no effect, but for trust policies, which have none: they
+	// are about their role.
 	Resources Patterns
 	// Conditions must all be met.
 	Conditions []Condition
@@ -70,14 +87,14 @@ const Everybody = "*"
 type Condition struct {
 	// Quantifier says what must hold of the values that the request has for a key with several values; "" for keys with one.
 	Quantifier Quantifier
-	// Operator is one of Operators, without quantifier and IfExists.
+	// Operator is a condition operator such as StringLike, without quantifier and IfExists.
 	Operator string
 	// IfExists says that a request that has no value for the key meets the condition.
 	IfExists bool
 	// Key is the condition key as it was written. It is compared without regard to case.
 	Key string
-	// Values are what the operator compares with; numbers and truth values are as JSON writes them. They were not checked to
-	// be of the operator's kind, and there may be none.
+	// Values are what the operator compares with; numbers and truth values are as JSON writes them. They are of the
+	// operator's kind, and there may be none.
 	Values []string
 }
 
@@ -89,19 +106,3 @@ const (
 	ForAllValues Quantifier = "ForAllValues"
 	ForAnyValue  Quantifier = "ForAnyValue"
 )
-
-// Operators are the condition operators of the policy language.
-var Operators = map[string]bool{
-	"StringEquals": true, "StringNotEquals": true, "StringEqualsIgnoreCase": true, "StringNotEqualsIgnoreCase": true,
-	"StringLike": true, "StringNotLike": true,
-	"NumericEquals": true, "NumericNotEquals": true, "NumericLessThan": true, "NumericLessThanEquals": true,
-	"NumericGreaterThan": true, "NumericGreaterThanEquals": true,
-	"DateEquals": true, "DateNotEquals": true, "DateLessThan": true, "DateLessThanEquals": true,
-	"DateGreaterThan": true, "DateGreaterThanEquals": true,
-	"Bool": true, "BinaryEquals": true, "IpAddress": true, "NotIpAddress": true,
-	"ArnEquals": true, "ArnLike": true, "ArnNotEquals": true, "ArnNotLike": true,
-	existence: true,
-}
-
-// existence is the operator that asks whether a key has a value at all, and so has no IfExists.
-const existence = "Null"

@@ -8,9 +8,22 @@ import (
 
 // ParseKeyPolicy reads a key policy: a document whose statements say whom they are about. It is strict: an element that the
 // language does not have, or has in another place, is an error and never overlooked. A statement may lack Action or
-// Resource; it then has no effect, as AWS documents. What is not checked is whether principals exist, and whether the
-// values of conditions suit their operators. It fails with a MalformedError.
-func ParseKeyPolicy(policy string) (*Document, error) {
+// Resource; it then has no effect, as AWS documents. What is not checked is whether principals exist. It fails with a
+// MalformedError.
+func ParseKeyPolicy(policy string) (*Document, error) { return parsePolicy(policy, KeyPolicy) }
+
+// ParseIdentityPolicy reads the policy of a user, group or role, a managed policy, a permissions boundary or a session
+// policy: they are one language. Its statements have an Action and a Resource, or their opposites, and no principals. It
+// is strict as ParseKeyPolicy is, and fails with a MalformedError.
+func ParseIdentityPolicy(policy string) (*Document, error) {
+	return parsePolicy(policy, IdentityPolicy)
+}
+
+// ParseTrustPolicy reads the policy of a role that says who may assume it. Its statements have principals and actions of
+// STS, and no resource. It is strict as ParseKeyPolicy is, and fails with a MalformedError.
+func ParseTrustPolicy(policy string) (*Document, error) { return parsePolicy(policy, TrustPolicy) }
+
+func parsePolicy(policy string, kind Kind) (*Document, error) {
 	raw := []byte(policy)
 	if err := checkJSON(raw); err != nil {
 		return nil, err
@@ -19,7 +32,7 @@ func ParseKeyPolicy(policy string) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Document{Version: Version2008}
+	d := &Document{Kind: kind, Version: Version2008}
 	for _, m := range all {
 		if err := d.read(m); err != nil {
 			return nil, err
@@ -46,12 +59,15 @@ func (d *Document) read(m member) (err error) {
 	case "Id":
 		d.ID, err = text("Id", m.value)
 	case "Statement":
-		d.Statements, err = statements(m.value)
+		d.Statements, err = statements(m.value, d.Kind)
 	default:
 		return malformed("The policy has the unknown element %s.", show(m.name))
 	}
 	return err
 }
+
+// iamSID is the form of statement IDs in policies of IAM; those of KMS are free.
+var iamSID = regexp.MustCompile(`^[0-9A-Za-z]*$`)
 
 // check looks at the document as a whole.
 func (d *Document) check() error {
@@ -60,16 +76,24 @@ func (d *Document) check() error {
 	}
 	seen := map[string]bool{}
 	for i := range d.Statements {
-		sid := d.Statements[i].SID
-		if sid != "" && seen[sid] { // tools write empty ones for none
-			return malformed("Statement IDs (SID) in a single policy must be unique; %s is not.", show(sid))
+		s := &d.Statements[i]
+		if s.SID != "" && seen[s.SID] { // tools write empty ones for none
+			return malformed("Statement IDs (SID) in a single policy must be unique; %s is not.", show(s.SID))
 		}
-		seen[sid] = true
+		if d.Kind != KeyPolicy && !iamSID.MatchString(s.SID) {
+			return malformed("Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*")
+		}
+		seen[s.SID] = true
+		if d.Version == Version2012 { // the version may stand behind the statements
+			if err := s.checkVariables(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-func statements(raw json.RawMessage) ([]Statement, error) {
+func statements(raw json.RawMessage, kind Kind) ([]Statement, error) {
 	all, err := elements(raw)
 	if err != nil {
 		return nil, err
@@ -79,14 +103,35 @@ func statements(raw json.RawMessage) ([]Statement, error) {
 	}
 	list := make([]Statement, len(all))
 	for i := range all {
-		if list[i], err = statement(all[i]); err != nil {
+		if list[i], err = statement(all[i], kind); err != nil {
 			return nil, err
 		}
 	}
 	return list, nil
 }
 
-func statement(raw json.RawMessage) (Statement, error) {
+// presence is what a kind of policy says about an element, or its opposite, being there: that it must, or must not.
+type presence struct {
+	element string
+	must    bool
+	text    string // of the error
+}
+
+var presences = map[Kind][]presence{
+	KeyPolicy: {{"Principal", true, string(errNoPrincipal)}},
+	IdentityPolicy: {
+		{"Principal", false, "Policy document should not specify a principal."},
+		{"Action", true, "Policy statement must contain actions."},
+		{"Resource", true, "Policy statement must contain resources."},
+	},
+	TrustPolicy: {
+		{"Principal", true, "Missing required field Principal"},
+		{"Action", true, "Missing required field Action"},
+		{"Resource", false, "Has prohibited field Resource"},
+	},
+}
+
+func statement(raw json.RawMessage, kind Kind) (Statement, error) {
 	all, err := members("A statement", raw)
 	if err != nil {
 		return Statement{}, err
@@ -104,13 +149,28 @@ func statement(raw json.RawMessage) (Statement, error) {
 			return Statement{}, malformed("A statement must not have both %s and Not%s.", name, name)
 		}
 	}
-	switch {
-	case !has["Effect"]:
+	if !has["Effect"] {
 		return Statement{}, malformed("A statement has no Effect.")
-	case !has["Principal"] && !has["NotPrincipal"]:
-		return Statement{}, malformed("Policy contains a statement with no principal.")
+	}
+	for _, p := range presences[kind] {
+		if p.must != (has[p.element] || has["Not"+p.element]) {
+			return Statement{}, MalformedError(p.text)
+		}
+	}
+	if kind == TrustPolicy {
+		return s, checkTrustActions(s.Actions.List)
 	}
 	return s, nil
+}
+
+// checkTrustActions refuses actions that are not about assuming a role.
+func checkTrustActions(actions []string) error {
+	for _, action := range actions {
+		if service, _, _ := strings.Cut(action, ":"); !strings.EqualFold(service, "sts") {
+			return malformed("AssumeRole policy may only specify STS AssumeRole actions.")
+		}
+	}
+	return nil
 }
 
 // read takes over an element of the statement.
@@ -197,7 +257,7 @@ func conditions(raw json.RawMessage) ([]Condition, error) {
 			return nil, err
 		}
 		for _, key := range keys {
-			c, err := condition(operator.name, key)
+			c, err := readCondition(operator.name, key)
 			if err != nil {
 				return nil, err
 			}
@@ -207,8 +267,8 @@ func conditions(raw json.RawMessage) ([]Condition, error) {
 	return all, nil
 }
 
-// condition reads one operator with one key.
-func condition(name string, key member) (c Condition, err error) {
+// readCondition reads one operator with one key.
+func readCondition(name string, key member) (c Condition, err error) {
 	c.Operator, c.Key = name, key.name
 	if quantifier, operator, ok := strings.Cut(name, ":"); ok {
 		c.Quantifier, c.Operator = Quantifier(quantifier), operator
@@ -216,15 +276,38 @@ func condition(name string, key member) (c Condition, err error) {
 			c.Operator = "" // no operator at all
 		}
 	}
-	if operator, ok := strings.CutSuffix(c.Operator, "IfExists"); ok && operator != existence {
+	if operator, ok := strings.CutSuffix(c.Operator, "IfExists"); ok && operators[operator].comparison != existence {
 		c.Operator, c.IfExists = operator, true
 	}
-	if !Operators[c.Operator] {
+	operator, ok := operators[c.Operator]
+	if !ok {
 		return Condition{}, malformed("Invalid condition operator: %s.", show(name))
 	}
 	if !conditionKey.MatchString(key.name) {
 		return Condition{}, malformed("Conditions must be prefaced by a vendor, as kms:ViaService is by kms; %s is not.", show(key.name))
 	}
-	c.Values, err = scalars("The value of a condition", key.value)
-	return c, err
+	if c.Values, err = scalars("The value of a condition", key.value); err != nil {
+		return Condition{}, err
+	}
+	for _, value := range c.Values {
+		if _, ok := parseLiteral(operator.comparison, value); !ok {
+			return Condition{}, malformed("The value %s is not valid for the condition operator %s.", show(value), show(name))
+		}
+	}
+	return c, nil
+}
+
+// checkVariables refuses what begins like a policy variable and is none.
+func (s *Statement) checkVariables() error {
+	for _, resource := range s.Resources.List {
+		if _, err := newTemplate(resource, true, true); err != nil {
+			return err
+		}
+	}
+	for i := range s.Conditions {
+		if _, err := newCondition(&s.Conditions[i], Version2012); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,9 +1,6 @@
 package policy
 
-import (
-	"regexp"
-	"strings"
-)
+import "regexp"
 
 // The forms of principals. Parts of names cannot be wildcards, as they can in actions and resources.
 var (
@@ -21,9 +18,9 @@ var (
 	canonicalID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-var (
-	errNoPrincipal      = malformed("Policy contains a statement with no principal.")
-	errInvalidPrincipal = malformed("Policy contains a statement with one or more invalid principals.")
+const (
+	errNoPrincipal      = MalformedError("Policy contains a statement with no principal.")
+	errInvalidPrincipal = MalformedError("Policy contains a statement with one or more invalid principals.")
 )
 
 // principals reads a Principal or NotPrincipal element.
@@ -90,6 +87,10 @@ func awsPrincipal(name string) string {
 	return ""
 }
 
+// IsPrincipal tells whether a text is the ARN of a principal, as a policy or a grant may name one: the root of an account, a
+// user, a role, a session of a role or a federated user.
+func IsPrincipal(arn string) bool { return awsARN.MatchString(arn) }
+
 // form accepts names of one of some forms.
 func form(forms ...*regexp.Regexp) func(string) string {
 	return func(name string) string {
@@ -104,24 +105,3 @@ func form(forms ...*regexp.Regexp) func(string) string {
 
 // rootARN is the ARN of an account's root user. As a principal it stands for the whole account.
 func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }
-
-// include tells whether the principals are, or are not but for Except, the caller or somebody that the caller is: everybody,
-// the account, or for a session the role. A role is known by its name: it is unique in its account, whatever its path.
-func (p *Principals) include(caller *Principal) bool {
-	for _, name := range p.AWS {
-		if name == Everybody || name == rootARN(caller.Account) || name == caller.ARN || isSessionOf(caller, name) {
-			return !p.Except
-		}
-	}
-	return p.Except
-}
-
-// isSessionOf tells whether the caller is a session of the role with an ARN.
-func isSessionOf(caller *Principal, role string) bool {
-	path, ok := strings.CutPrefix(role, "arn:aws:iam::"+caller.Account+":role/")
-	if !ok || caller.Type != AssumedRole {
-		return false
-	}
-	name := path[strings.LastIndexByte(path, '/')+1:]
-	return strings.HasPrefix(caller.ARN, "arn:aws:sts::"+caller.Account+":assumed-role/"+name+"/")
-}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -86,12 +85,25 @@ func TestParseKeyPolicyAccepts(t *testing.T) {
 	} {
 		parse(t, text)
 	}
-	for operator := range Operators {
+	for operator := range operators {
 		for _, quantifier := range []string{"", "ForAllValues:", "ForAnyValue:"} {
-			parse(t, withStatement(`,"Condition":{"`+quantifier+operator+`":{"aws:x":"y"}}`))
+			parse(t, withStatement(`,"Condition":{"`+quantifier+operator+`":{"aws:x":`+anyValue(operator)+`}}`))
 		}
 	}
-	require.Len(t, Operators, 27)
+	require.Len(t, operators, 27)
+}
+
+// anyValue gives a value, in JSON, that suits an operator.
+func anyValue(operator string) string {
+	switch operators[operator].comparison {
+	case ofBools, existence:
+		return `"True"`
+	case ofBinaries:
+		return `"YQ=="`
+	case inNetwork:
+		return `"10.0.0.0/8"`
+	}
+	return `"2026"`
 }
 
 func TestParseKeyPolicyRefuses(t *testing.T) {
@@ -259,129 +271,6 @@ func TestPrincipals(t *testing.T) {
 	}
 }
 
-func TestAllowsOutright(t *testing.T) {
-	const (
-		account = "111122223333"
-		key     = "arn:aws:kms:us-east-1:" + account + ":key/11111111-1111-4111-8111-111111111111"
-		action  = "kms:PutKeyPolicy"
-	)
-	root := &Principal{Type: Root, Account: account, ARN: rootARN(account)}
-	user := &Principal{Type: IAMUser, Account: account, ARN: "arn:aws:iam::" + account + ":user/path/alice"}
-	session := &Principal{Type: AssumedRole, Account: account, ARN: "arn:aws:sts::" + account + ":assumed-role/admin/s1"}
-	stranger := &Principal{Type: Root, Account: "444455556666", ARN: rootARN("444455556666")}
-	everyone := []*Principal{root, user, session, stranger}
-	local := []*Principal{root, user, session}
-	statement := func(effect, who, rest string) string {
-		return `{"Effect":"` + effect + `","Principal":` + who + `,` + rest + `}`
-	}
-	const anything = `"Action":"kms:*","Resource":"*"`
-	byAccount := statement("Allow", `{"AWS":"`+account+`"}`, anything)
-	to := func(arn string) string {
-		return statement("Allow", `{"AWS":["arn:aws:iam::999999999999:root","`+arn+`"]}`, anything)
-	}
-	doing := func(rest string) string { return statement("Allow", `"*"`, rest) }
-	const conditional = anything + `,"Condition":{"Bool":{"aws:SecureTransport":true}}`
-	for _, test := range []struct {
-		statements string
-		allowed    []*Principal
-	}{
-		// Who.
-		{byAccount, local},
-		{to(root.ARN), local},
-		{to("*"), everyone},
-		{doing(anything), everyone},
-		{to(user.ARN), []*Principal{user}},
-		{to("arn:aws:iam::" + account + ":user/alice"), nil}, // another path, another user
-		{to(session.ARN), []*Principal{session}},
-		{to("arn:aws:sts::" + account + ":assumed-role/admin/s2"), nil},
-		{to("arn:aws:iam::" + account + ":role/admin"), []*Principal{session}},
-		{to("arn:aws:iam::" + account + ":role/some/path/admin"), []*Principal{session}},
-		{to("arn:aws:iam::" + account + ":role/admi"), nil},
-		{to("arn:aws:iam::444455556666:role/admin"), nil},
-		{to("arn:aws:iam::" + account + ":user/admin"), nil},
-		{statement("Allow", `{"Service":"s3.amazonaws.com"}`, anything), nil},
-		{`{"Effect":"Allow","NotPrincipal":{"AWS":"999999999999"},` + anything + `}`, nil},
-
-		// What, and with what.
-		{doing(`"Action":"kms:PutKeyPolicy","Resource":"` + key + `"`), everyone},
-		{doing(`"Action":["kms:Get*","KMS:p?tkEyP*"],"Resource":["arn:aws:s3:::b","arn:aws:kms:*:` + account + `:key/1*-????-*1"]`), everyone},
-		{doing(`"Action":"*","Resource":"*"`), everyone},
-		{doing(`"Action":"*:*","Resource":"*"`), everyone},
-		{doing(`"NotAction":"kms:Get*","NotResource":"arn:aws:s3:::b"`), everyone},
-		{doing(`"NotAction":"kms:Put*","Resource":"*"`), nil},
-		{doing(`"Action":"kms:*","NotResource":"arn:aws:kms:*:*:key/*"`), nil},
-		{doing(`"Action":"kms:Put","Resource":"*"`), nil},
-		{doing(`"Action":"kms:PutKeyPolicy?","Resource":"*"`), nil},
-		{doing(`"Action":"s3:*","Resource":"*"`), nil},
-		{doing(`"Action":"kms:*","Resource":"` + key[:len(key)-1] + `"`), nil},
-		{doing(`"Action":"kms:*","Resource":"` + strings.Replace(key, ":key/", ":KEY/", 1) + `"`), nil},
-		{doing(`"Action":"kms:*"`), nil},
-		{doing(`"Resource":"*"`), nil},
-
-		// Conditions, and what denies.
-		{doing(conditional), nil},
-		{doing(anything + `,"Condition":{"StringEquals":{"aws:SourceVpce":[]}}`), nil},
-		{doing(anything + `,"Condition":{}`), everyone},
-		{byAccount + `,` + statement("Deny", `"*"`, `"Action":"kms:Put*","Resource":"*"`), nil},
-		{statement("Deny", `"*"`, `"Action":"kms:Put*","Resource":"*"`) + `,` + byAccount, nil},
-		{byAccount + `,` + statement("Deny", `{"AWS":"`+user.ARN+`"}`, anything), []*Principal{root, session}},
-		{byAccount + `,` + statement("Deny", `{"AWS":"`+account+`"}`, anything), nil},
-		{byAccount + `,` + statement("Deny", `"*"`, conditional), local},
-		{byAccount + `,` + statement("Deny", `"*"`, `"Action":"kms:Encrypt","Resource":"*"`), local},
-		{byAccount + `,` + statement("Deny", `"*"`, `"Action":"kms:*"`), local},
-		{byAccount + `,{"Effect":"Deny","NotPrincipal":{"AWS":"` + user.ARN + `"},` + anything + `}`, []*Principal{user}},
-	} {
-		d := parse(t, `{"Statement":[`+test.statements+`]}`)
-		var allowed []*Principal
-		for _, caller := range everyone {
-			if d.AllowsOutright(caller, action, key) {
-				allowed = append(allowed, caller)
-			}
-		}
-		require.Equal(t, test.allowed, allowed, test.statements)
-	}
-}
-
-func TestWildcards(t *testing.T) {
-	for _, test := range []struct {
-		pattern, value string
-		want           bool
-	}{
-		{"", "", true},
-		{"", "a", false},
-		{"a", "", false},
-		{"?", "", false},
-		{"*", "", true},
-		{"**", "ab", true},
-		{"a*", "a", true},
-		{"*a", "ba", true},
-		{"*ab", "aab", true},
-		{"*ab*cd", "xabycabcd", true},
-		{"*ab*cd", "xabycabc", false},
-		{"a?c", "abc", true},
-		{"a?c", "ac", false},
-		{"a*?", "a", false},
-		{"a*?", "ab", true},
-		{"?*", "a", true},
-		{"a*b?", "aXbYbZ", true},
-		{"a*b?", "aXbYb", false},
-	} {
-		require.Equal(t, test.want, wildcardMatch(test.pattern, test.value), "%q ~ %q", test.pattern, test.value)
-	}
-}
-
-// TestWildcardsEnd takes patterns on which a matcher that tries everything would not end within the age of the universe.
-func TestWildcardsEnd(t *testing.T) {
-	done := make(chan bool, 1)
-	go func() { done <- wildcardMatch(strings.Repeat("*a", 1000)+"b", strings.Repeat("a", 10_000)) }()
-	select {
-	case matched := <-done:
-		require.False(t, matched)
-	case <-time.After(time.Minute):
-		t.Fatal("the matcher hangs")
-	}
-}
-
 // encode writes a document in the longest form.
 func encode(d *Document) string {
 	name := func(not bool, element string) string {
@@ -445,7 +334,6 @@ func FuzzParseKeyPolicy(f *testing.F) {
 	} {
 		f.Add(text)
 	}
-	caller := &Principal{Type: AssumedRole, Account: "111122223333", ARN: "arn:aws:sts::111122223333:assumed-role/admin/s1"}
 	f.Fuzz(func(t *testing.T, text string) {
 		d, err := ParseKeyPolicy(text)
 		if err != nil {
@@ -464,6 +352,5 @@ func FuzzParseKeyPolicy(f *testing.F) {
 			}
 		}
 		require.Equal(t, d, again)
-		require.Equal(t, d.AllowsOutright(caller, "kms:PutKeyPolicy", "arn:x"), again.AllowsOutright(caller, "kms:PutKeyPolicy", "arn:x"))
 	})
 }
