@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -155,7 +156,8 @@ func (s *Server) process(r *http.Request, x *exchange, in, out *bytes.Buffer) (e
 	if err != nil {
 		return authError(err)
 	}
-	x.request.Caller, x.request.Region = identity.Principal, identity.Region
+	x.request.Caller, x.request.Region = &policy.Caller{Principal: *identity.Principal}, identity.Region
+	x.circumstances(r)
 	e, err := s.endpoint(r, x)
 	if err != nil {
 		return err
@@ -165,6 +167,15 @@ func (s *Server) process(r *http.Request, x *exchange, in, out *bytes.Buffer) (e
 		return err
 	}
 	return encode(out, result)
+}
+
+// circumstances enters what policies may be about besides the operation itself.
+func (x *exchange) circumstances(r *http.Request) {
+	x.request.Time = x.start
+	x.request.UserAgent, x.request.Referer, x.request.Secure = r.UserAgent(), r.Referer(), r.TLS != nil
+	if address, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		x.request.SourceIP = address.Addr().Unmap().WithZone("").String()
+	}
 }
 
 // endpoint finds the operation that a request is for.
@@ -259,7 +270,7 @@ func (s *Server) record(x *exchange) {
 	_ = handler.Handle(ctx, line) // a log that cannot be written has nowhere to say so
 }
 
-func principalARN(p *policy.Principal) string {
+func principalARN(p *policy.Caller) string {
 	if p == nil {
 		return ""
 	}

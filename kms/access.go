@@ -3,13 +3,36 @@ package kms
 import (
 	"context"
 	"errors"
+	"fmt"
+	"unique"
 
 	"hsmkms/hsm"
+	"hsmkms/policy"
 )
+
+// asked is what authorization must know of a request besides who asks, the action and the key. The zero value is for
+// requests of which there is nothing else to know.
+type asked struct {
+	// context is the encryption context; policies and grants see it with symmetric keys only.
+	context map[string]string
+	// tokens are grant tokens.
+	tokens []string
+	// newGrant is the grant that CreateGrant would create.
+	newGrant *policy.Grant
+	// tags and tagKeys are those that the request would give or take.
+	tags    []Tag
+	tagKeys []string
+	// values are those of the operation's own condition keys.
+	values []given
+}
 
 // authorize is the only way from a key identifier in a request to a key: it finds the key and decides whether the
 // caller may do the action with it. It does not look at the key's state; see usable.
-func (s *Service) authorize(ctx context.Context, r *Request, a action, identifier string) (*Key, error) {
+func (s *Service) authorize(ctx context.Context, r *Request, a action, identifier string, q asked) (*Key, error) {
+	granted, err := s.openGrantTokens(ctx, q.tokens)
+	if err != nil {
+		return nil, err
+	}
 	name, err := parseKeyName(r, identifier)
 	if err != nil {
 		return nil, err
@@ -17,50 +40,136 @@ func (s *Service) authorize(ctx context.Context, r *Request, a action, identifie
 	if name.alias != "" && !a.aliases {
 		return nil, Errorf(NotFound, "Invalid keyId '%s'", identifier)
 	}
-	if name.account != r.Caller.Account {
-		// Whether the key exists is not for other accounts to know.
-		return nil, denied(r, a, name.arn())
-	}
 	key, err := s.find(ctx, name)
+	if name.account != r.Caller.Account && (TypeOf(err) == NotFound || err == nil && !a.foreign) {
+		// Whether the key exists is not for other accounts to know.
+		return nil, s.denied(r, a, &Key{ID: name.id, Account: name.account, Region: name.region, arn: name.arn()}, &q)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return key, s.permit(r, a, key)
+	return key, s.permit(ctx, r, a, key, judgement{asked: &q, alias: name.alias, granted: granted})
 }
 
 // authorizeID is authorize for the bare key id in a ciphertext, which may belong to any account of the Region.
-func (s *Service) authorizeID(ctx context.Context, r *Request, a action, id string) (*Key, error) {
+func (s *Service) authorizeID(ctx context.Context, r *Request, a action, id string, q asked) (*Key, error) {
+	granted, err := s.openGrantTokens(ctx, q.tokens)
+	if err != nil {
+		return nil, err
+	}
 	key, err := s.live(ctx, r.Region, id)
 	if err != nil {
 		return nil, err
 	}
-	if key == nil || s.permit(r, a, key) != nil {
+	if key != nil {
+		err = s.permit(ctx, r, a, key, judgement{asked: &q, granted: granted})
+	}
+	if key == nil || TypeOf(err) == AccessDenied {
 		return nil, Errorf(AccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
 	}
-	return key, nil
+	return key, err
 }
 
 // permit decides with judge and enters the key into the request's list if the caller may use it.
-func (s *Service) permit(r *Request, a action, key *Key) error {
-	if err := s.judge(r, a, key); err != nil {
+func (s *Service) permit(ctx context.Context, r *Request, a action, key *Key, j judgement) error {
+	if err := s.judge(ctx, r, a, key, j); err != nil {
 		return err
 	}
 	r.Keys = append(r.Keys, key.ARN())
 	return nil
 }
 
-// judge decides whether the caller may do the action with the key: the principals of the key's own account may, others
-// may not. An account has no other principal than its root user yet.
-func (s *Service) judge(r *Request, a action, key *Key) error {
-	if key.Account != r.Caller.Account {
-		return denied(r, a, key.ARN())
+// judgement is what judge must know besides the action and the key.
+type judgement struct {
+	*asked
+	// alias is the name of the alias by which the request names the key; empty if it does not.
+	alias string
+	// granted are the grants of the request's grant tokens, which may be for other keys.
+	granted []*Grant
+}
+
+// judge decides whether the caller may do the action with the key: by the key policy, the caller's own policies and, if these
+// do not allow it, the grants of the key.
+func (s *Service) judge(ctx context.Context, r *Request, a action, key *Key, j judgement) error {
+	compiled, err := s.compiled(key)
+	if err != nil {
+		return err
+	}
+	c := &circumstances{r: r, key: key, alias: j.alias, asked: j.asked}
+	c.aliases = func() ([]string, error) { return s.aliasesOf(ctx, key) }
+	request := c.request(a)
+	decision := policy.DecideByKeyPolicy(request, compiled, nil)
+	if decision.Reason >= policy.ResourceSilent {
+		grants, err := s.grantsTo(ctx, r.Caller, key, j.granted)
+		if err != nil {
+			return err
+		}
+		decision = policy.DecideByKeyPolicy(request, compiled, grants)
+	}
+	switch {
+	case c.failure != nil:
+		return c.failure
+	case decision.Allowed:
+		return nil
+	case key.Account != r.Caller.Account && decision.Reason <= policy.ResourceSilent:
+		return s.denied(r, a, key, j.asked)
+	}
+	return Errorf(AccessDenied, "%s", decision.Sentence(request))
+}
+
+// judgeRetirement decides whether the caller may retire a grant.
+func (s *Service) judgeRetirement(ctx context.Context, r *Request, key *Key, g *Grant) error {
+	c := &circumstances{r: r, key: key, asked: &asked{}}
+	c.aliases = func() ([]string, error) { return s.aliasesOf(ctx, key) }
+	request := c.request(actionRetireGrant)
+	decision := policy.DecideRetire(request, &g.Terms)
+	switch {
+	case c.failure != nil:
+		return c.failure
+	case decision.Allowed:
+		return nil
+	case key.Account != r.Caller.Account:
+		return s.denied(r, actionRetireGrant, key, &asked{})
+	}
+	return Errorf(AccessDenied, "%s", decision.Sentence(request))
+}
+
+// denied is the answer about a key of another account that does not exist or does not let the caller in: they must not be told
+// apart, so it is decided without looking at the key.
+func (s *Service) denied(r *Request, a action, key *Key, q *asked) error {
+	c := &circumstances{r: r, key: key, asked: q}
+	request := c.request(a)
+	c.key, request.EncryptionContext = nil, q.context
+	return Errorf(AccessDenied, "%s", policy.DecideByKeyPolicy(request, s.silent, nil).Sentence(request))
+}
+
+// authorizeAlone decides about an action that is for no key, by the caller's own policies. resource is the ARN of what it is
+// for, which belongs to the caller's account; "" for nothing in particular.
+func (s *Service) authorizeAlone(r *Request, permission, resource string, q asked) error {
+	c := &circumstances{r: r, asked: &q}
+	request := c.request(action{permission: permission})
+	request.Resource = resource
+	if resource != "" {
+		request.Account = r.Caller.Account
+	}
+	if decision := policy.DecideByIdentity(request); !decision.Allowed {
+		return Errorf(AccessDenied, "%s", decision.Sentence(request))
 	}
 	return nil
 }
 
-func denied(r *Request, a action, resource string) error {
-	return Errorf(AccessDenied, "User: %s is not authorized to perform: kms:%s on resource: %s because no resource-based policy allows the kms:%s action",
-		r.Caller.ARN, a.permission, resource, a.permission)
+// compiled gives the key policy, ready to decide.
+func (s *Service) compiled(key *Key) (*policy.Policy, error) {
+	text := unique.Make(key.Policy)
+	if compiled, ok := s.policies.Get(text); ok {
+		return compiled, nil
+	}
+	compiled, err := policy.Load(policy.KeyPolicy, key.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("reading the policy of key %s: %w", key.ID, err)
+	}
+	s.policies.Add(text, compiled)
+	return compiled, nil
 }
 
 // find looks a key up by its name.
@@ -110,14 +219,6 @@ func usable(r *Request, a action, key *Key) error {
 	}
 	if a.usage != "" && key.Usage != a.usage {
 		return Errorf(InvalidKeyUsage, "%s key usage is %s which is not valid for %s.", key.ARN(), key.Usage, r.Operation)
-	}
-	return nil
-}
-
-// checkGrantTokens refuses grant tokens: no grant was ever given, so no token can be valid.
-func checkGrantTokens(tokens []string) error {
-	if len(tokens) > 0 {
-		return Errorf(InvalidGrantToken, "The specified grant token is not valid.")
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ type action struct {
 	states row
 	// aliases tells whether the key may be named by an alias.
 	aliases bool
+	// foreign tells whether the key may be one of another account.
+	foreign bool
 	// usage is what the key must be for; empty if it does not matter.
 	usage KeyUsage
 }
@@ -17,29 +19,33 @@ type action struct {
 var (
 	actionCancelKeyDeletion         = action{permission: "CancelKeyDeletion", states: canceling}
 	actionCreateAlias               = action{permission: "CreateAlias", states: unlessDying}
-	actionDecrypt                   = action{permission: "Decrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionCreateGrant               = action{permission: "CreateGrant", states: granting, foreign: true}
+	actionDecrypt                   = action{permission: "Decrypt", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
 	actionDeleteAlias               = action{permission: "DeleteAlias", states: anyState}
 	actionDeleteImportedKeyMaterial = action{permission: "DeleteImportedKeyMaterial", states: unimporting}
-	actionDescribeKey               = action{permission: "DescribeKey", states: anyState, aliases: true}
+	actionDescribeKey               = action{permission: "DescribeKey", states: anyState, foreign: true, aliases: true}
 	actionDisableKey                = action{permission: "DisableKey", states: toggling}
 	actionDisableKeyRotation        = action{permission: "DisableKeyRotation", states: autoRotating}
 	actionEnableKey                 = action{permission: "EnableKey", states: toggling}
 	actionEnableKeyRotation         = action{permission: "EnableKeyRotation", states: autoRotating}
-	actionEncrypt                   = action{permission: "Encrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionGenerateDataKey           = action{permission: "GenerateDataKey", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionGenerateDataKeyBlind      = action{permission: "GenerateDataKeyWithoutPlaintext", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionEncrypt                   = action{permission: "Encrypt", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKey           = action{permission: "GenerateDataKey", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKeyBlind      = action{permission: "GenerateDataKeyWithoutPlaintext", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
 	actionGetKeyLastUsage           = action{permission: "GetKeyLastUsage", states: anyState}
 	actionGetKeyPolicy              = action{permission: "GetKeyPolicy", states: anyState}
-	actionGetKeyRotationStatus      = action{permission: "GetKeyRotationStatus", states: rotationStatus}
+	actionGetKeyRotationStatus      = action{permission: "GetKeyRotationStatus", states: rotationStatus, foreign: true}
 	actionGetParametersForImport    = action{permission: "GetParametersForImport", states: importPreparing}
 	actionImportKeyMaterial         = action{permission: "ImportKeyMaterial", states: importing}
 	actionListAliases               = action{permission: "ListAliases", states: anyState}
+	actionListGrants                = action{permission: "ListGrants", states: anyState, foreign: true}
 	actionListKeyPolicies           = action{permission: "ListKeyPolicies", states: anyState}
 	actionListKeyRotations          = action{permission: "ListKeyRotations", states: anyState}
 	actionListResourceTags          = action{permission: "ListResourceTags", states: anyState}
 	actionPutKeyPolicy              = action{permission: "PutKeyPolicy", states: anyState}
-	actionReEncryptFrom             = action{permission: "ReEncryptFrom", states: cryptographic, aliases: true, usage: EncryptDecrypt}
-	actionReEncryptTo               = action{permission: "ReEncryptTo", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionReEncryptFrom             = action{permission: "ReEncryptFrom", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
+	actionReEncryptTo               = action{permission: "ReEncryptTo", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
+	actionRetireGrant               = action{permission: "RetireGrant", states: anyState, foreign: true}
+	actionRevokeGrant               = action{permission: "RevokeGrant", states: anyState, foreign: true}
 	actionRotateKeyOnDemand         = action{permission: "RotateKeyOnDemand", states: rotatingNow}
 	actionScheduleKeyDeletion       = action{permission: "ScheduleKeyDeletion", states: scheduling}
 	actionTagResource               = action{permission: "TagResource", states: unlessDying}

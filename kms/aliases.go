@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"hsmkms/store"
@@ -52,10 +53,7 @@ type AliasListEntry struct {
 
 // CreateAlias gives a key of the caller's account another name.
 func (s *Service) CreateAlias(ctx context.Context, r *Request, in *CreateAliasInput) (*Empty, error) {
-	if err := checkAliasName(in.AliasName); err != nil {
-		return nil, err
-	}
-	key, err := s.authorize(ctx, r, actionCreateAlias, in.TargetKeyId)
+	key, err := s.aliasTarget(ctx, r, actionCreateAlias, in.AliasName, in.TargetKeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -71,46 +69,76 @@ func (s *Service) CreateAlias(ctx context.Context, r *Request, in *CreateAliasIn
 	})
 }
 
-// UpdateAlias points an alias at another key.
-func (s *Service) UpdateAlias(ctx context.Context, r *Request, in *UpdateAliasInput) (*Empty, error) {
-	if err := checkAliasName(in.AliasName); err != nil {
+// aliasTarget decides whether the caller may do an action with an alias and with the key that it shall point at, and gives the key.
+func (s *Service) aliasTarget(ctx context.Context, r *Request, a action, name, keyID string) (*Key, error) {
+	if err := checkAliasName(name); err != nil {
 		return nil, err
 	}
-	key, err := s.authorize(ctx, r, actionUpdateAlias, in.TargetKeyId)
+	if err := s.authorizeAlone(r, a.permission, aliasARN(r.Caller.Account, r.Region, name), asked{}); err != nil {
+		return nil, err
+	}
+	return s.authorize(ctx, r, a, keyID, asked{})
+}
+
+// UpdateAlias points an alias at another key. The caller needs the permission for the one that it pointed at, too.
+func (s *Service) UpdateAlias(ctx context.Context, r *Request, in *UpdateAliasInput) (*Empty, error) {
+	key, err := s.aliasTarget(ctx, r, actionUpdateAlias, in.AliasName, in.TargetKeyId)
 	if err != nil {
 		return nil, err
 	}
-	now := s.cfg.Clock().UTC()
-	return s.changeAlias(ctx, r, in.AliasName, func(t *recorder, old *Alias) (*Alias, error) {
-		if old == nil {
-			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, in.AliasName))
-		}
+	return s.changeOwnAlias(ctx, r, actionUpdateAlias, in.AliasName, func(t *recorder, old *Alias) (*Alias, error) {
 		if err := checkAliasTarget(t, actionUpdateAlias, key, in.AliasName); err != nil {
 			return nil, err
 		}
-		return &Alias{Name: in.AliasName, KeyID: key.ID, Created: old.Created, Updated: now}, nil
+		return &Alias{Name: in.AliasName, KeyID: key.ID, Created: old.Created, Updated: s.cfg.Clock().UTC()}, nil
 	})
 }
 
-// DeleteAlias removes an alias. The key is not touched.
+// DeleteAlias removes an alias. The key is not touched, but the caller needs the permission for it, too.
 func (s *Service) DeleteAlias(ctx context.Context, r *Request, in *DeleteAliasInput) (*Empty, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
-	var key *Key
-	out, err := s.changeAlias(ctx, r, in.AliasName, func(t *recorder, old *Alias) (_ *Alias, err error) {
-		if old == nil {
-			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, in.AliasName))
-		}
-		if key, err = t.key(r.Region, old.KeyID); err != nil || key == nil { // the alias of a key that is gone may go too
+	if err := s.authorizeAlone(r, actionDeleteAlias.permission, aliasARN(r.Caller.Account, r.Region, in.AliasName), asked{}); err != nil {
+		return nil, err
+	}
+	return s.changeOwnAlias(ctx, r, actionDeleteAlias, in.AliasName, func(*recorder, *Alias) (*Alias, error) { return nil, nil })
+}
+
+// errMoved says that an alias points at another key than the one that was decided about.
+var errMoved = errors.New("the alias points at another key now")
+
+// changeOwnAlias is changeAlias for an alias that there is, if the caller may do the action with the key that it points at: none,
+// if that is deleted.
+func (s *Service) changeOwnAlias(ctx context.Context, r *Request, a action, name string, f func(t *recorder, old *Alias) (*Alias, error)) (*Empty, error) {
+	keys := r.Keys
+	for {
+		r.Keys = keys
+		old, found, err := s.aliases.Get(ctx, aliasRecords(r.Caller.Account, r.Region)+name)
+		if err != nil {
 			return nil, err
 		}
-		return nil, s.judge(r, actionDeleteAlias, key)
-	})
-	if err == nil && key != nil {
-		r.Keys = append(r.Keys, key.ARN())
+		if !found {
+			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, name))
+		}
+		key, err := s.live(ctx, r.Region, old.KeyID)
+		if err == nil && key != nil {
+			err = s.permit(ctx, r, a, key, judgement{asked: &asked{}})
+		}
+		if err != nil {
+			return nil, err
+		}
+		out, err := s.changeAlias(ctx, r, name, func(t *recorder, now *Alias) (*Alias, error) {
+			if now == nil || now.KeyID != old.KeyID {
+				return nil, errMoved
+			}
+			return f(t, now)
+		})
+		if !errors.Is(err, errMoved) || ctx.Err() != nil {
+			return out, err
+		}
+		s.aliases.Forget(aliasRecords(r.Caller.Account, r.Region) + name)
 	}
-	return out, err
 }
 
 // changeAlias puts in the place of the caller's alias (nil if there is none) what f gives for it, nil for nothing, and
@@ -143,6 +171,16 @@ func (s *Service) changeAlias(ctx context.Context, r *Request, name string, f fu
 		return nil, err
 	}
 	return &Empty{}, nil
+}
+
+// aliasesOf gives the names of a key's aliases.
+func (s *Service) aliasesOf(ctx context.Context, key *Key) ([]string, error) {
+	prefix := keyAliases(key.Region, key.ID)
+	entries, err := s.some(ctx, prefix, "", "", maxAliases)
+	for i := range entries {
+		entries[i] = strings.TrimPrefix(entries[i], prefix)
+	}
+	return entries, err
 }
 
 // checkAliasTarget checks, inside the transaction, that the key may have the alias.
@@ -190,9 +228,12 @@ func (s *Service) ListAliases(ctx context.Context, r *Request, in *ListAliasesIn
 	if in.Limit != nil && *in.Limit > 100 {
 		return nil, Errorf(Validation, "1 validation error detected: Value '%d' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 100", *in.Limit)
 	}
+	if err := s.authorizeAlone(r, actionListAliases.permission, "", asked{}); err != nil {
+		return nil, err
+	}
 	prefix := aliasRecords(r.Caller.Account, r.Region)
 	if in.KeyId != "" {
-		key, err := s.authorize(ctx, r, actionListAliases, in.KeyId)
+		key, err := s.authorize(ctx, r, actionListAliases, in.KeyId, asked{})
 		if err != nil {
 			return nil, err
 		}

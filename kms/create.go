@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hsmkms/hsm"
+	"hsmkms/policy"
 	"hsmkms/store"
 )
 
@@ -39,6 +40,9 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 	if err != nil {
 		return nil, err
 	}
+	if err := s.authorizeCreation(r, key, in); err != nil {
+		return nil, err
+	}
 	if key.ID, err = s.newKeyID(key.MultiRegion); err != nil {
 		return nil, err
 	}
@@ -67,6 +71,21 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 	}
 	r.Keys = append(r.Keys, key.ARN())
 	return &CreateKeyOutput{KeyMetadata: key.metadata()}, nil
+}
+
+// authorizeCreation decides whether the caller may make a key, and give it tags.
+func (s *Service) authorizeCreation(r *Request, key *Key, in *CreateKeyInput) error {
+	q := bypassAsked(in.BypassPolicyLockoutSafetyCheck)
+	q.tags = in.Tags
+	for _, condition := range []policy.ConditionKey{
+		policy.KeyKeySpec, policy.KeyKeyUsage, policy.KeyKeyOrigin, policy.KeyMultiRegion, policy.KeyMultiRegionKeyType,
+	} {
+		q.values = append(q.values, given{condition, key.value(condition, "")})
+	}
+	if err := s.authorizeAlone(r, "CreateKey", "", q); err != nil || len(in.Tags) == 0 {
+		return err
+	}
+	return s.authorizeAlone(r, "TagResource", "", q)
 }
 
 // newKey makes the record that a request asks for, without id and material. Its policy, which may name the key by its id, is

@@ -32,7 +32,7 @@ func (s *Service) GenerateDataKey(ctx context.Context, r *Request, in *GenerateD
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.destination(ctx, r, actionGenerateDataKey, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens})
+	to, err := s.destination(ctx, r, actionGenerateDataKey, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens, nil})
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, r *Reques
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.destination(ctx, r, actionGenerateDataKeyBlind, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens})
+	to, err := s.destination(ctx, r, actionGenerateDataKeyBlind, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens, nil})
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +131,9 @@ func (s *Service) GenerateRandom(ctx context.Context, r *Request, in *GenerateRa
 		return nil, err
 	}
 	if err := checkCustomKeyStore(in.CustomKeyStoreId); err != nil {
+		return nil, err
+	}
+	if err := s.authorizeAlone(r, "GenerateRandom", "", asked{}); err != nil {
 		return nil, err
 	}
 	region, err := s.region(r)

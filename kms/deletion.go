@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"time"
+
+	"hsmkms/policy"
 )
 
 // ScheduleKeyDeletionInput is the input of ScheduleKeyDeletion.
@@ -47,7 +49,8 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, r *Request, in *Sched
 	}
 	// Answers show milliseconds, and the key ends when they say.
 	deletion := s.cfg.Clock().UTC().Truncate(time.Millisecond).Add(time.Duration(window) * s.cfg.Day)
-	key, err := s.manage(ctx, r, actionScheduleKeyDeletion, in.KeyId, func(key *Key) error {
+	asked := asked{values: []given{{policy.KeyScheduleKeyDeletionPendingWindowInDays, policy.Number(int64(window))}}}
+	key, err := s.manage(ctx, r, actionScheduleKeyDeletion, in.KeyId, asked, func(key *Key) error {
 		key.State, key.Deletion = PendingDeletion, deletion
 		return nil
 	})
@@ -62,7 +65,7 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, r *Request, in *Sched
 // CancelKeyDeletion saves a key from its deletion and leaves it Disabled, or PendingImport if it has lost imported
 // material meanwhile.
 func (s *Service) CancelKeyDeletion(ctx context.Context, r *Request, in *CancelKeyDeletionInput) (*CancelKeyDeletionOutput, error) {
-	key, err := s.manage(ctx, r, actionCancelKeyDeletion, in.KeyId, func(key *Key) error {
+	key, err := s.manage(ctx, r, actionCancelKeyDeletion, in.KeyId, asked{}, func(key *Key) error {
 		key.State, key.Deletion = DisabledState, time.Time{}
 		key.settle()
 		return nil

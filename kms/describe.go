@@ -66,15 +66,15 @@ type DescribeKeyOutput struct {
 
 // DescribeKey gives the metadata of a key in any state.
 func (s *Service) DescribeKey(ctx context.Context, r *Request, in *DescribeKeyInput) (*DescribeKeyOutput, error) {
-	if err := checkGrantTokens(in.GrantTokens); err != nil {
-		return nil, err
-	}
-	key, err := s.authorize(ctx, r, actionDescribeKey, in.KeyId)
+	key, err := s.authorize(ctx, r, actionDescribeKey, in.KeyId, asked{tokens: in.GrantTokens})
 	if err != nil {
 		return nil, err
 	}
 	return &DescribeKeyOutput{KeyMetadata: key.metadata()}, nil
 }
+
+// primaryKey is the MultiRegionKeyType of a primary.
+const primaryKey = "PRIMARY"
 
 func (k *Key) metadata() *KeyMetadata {
 	m := &KeyMetadata{
@@ -104,7 +104,7 @@ func (k *Key) metadata() *KeyMetadata {
 	}
 	if k.MultiRegion {
 		m.MultiRegionConfiguration = &MultiRegionConfiguration{
-			MultiRegionKeyType: "PRIMARY",
+			MultiRegionKeyType: primaryKey,
 			PrimaryKey:         MultiRegionKey{Arn: k.ARN(), Region: k.Region},
 			ReplicaKeys:        []MultiRegionKey{},
 		}
@@ -158,6 +158,9 @@ type KeyListEntry struct {
 
 // ListKeys lists the keys of the caller's account in the Region, ordered by key id, at most 1000 (100 if not said) a page.
 func (s *Service) ListKeys(ctx context.Context, r *Request, in *ListKeysInput) (*ListKeysOutput, error) {
+	if err := s.authorizeAlone(r, "ListKeys", "", asked{}); err != nil {
+		return nil, err
+	}
 	page, err := newPage(in.Limit, 100, in.Marker, accountKeys(r.Caller.Account, r.Region))
 	if err != nil {
 		return nil, err

@@ -13,6 +13,8 @@ type sealTarget struct {
 	algorithm   EncryptionAlgorithm
 	context     map[string]string
 	grantTokens []string
+	// same is as in openTarget.
+	same *bool
 }
 
 // destination is a key that the caller may encrypt under.
@@ -27,9 +29,6 @@ type destination struct {
 
 // destination finds the key and decides whether the caller may encrypt under it.
 func (s *Service) destination(ctx context.Context, r *Request, a action, t *sealTarget) (*destination, error) {
-	if err := checkGrantTokens(t.grantTokens); err != nil {
-		return nil, err
-	}
 	if err := checkContext(t.context); err != nil {
 		return nil, err
 	}
@@ -37,7 +36,7 @@ func (s *Service) destination(ctx context.Context, r *Request, a action, t *seal
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.authorize(ctx, r, a, t.keyID)
+	key, err := s.authorize(ctx, r, a, t.keyID, cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.same))
 	if err != nil {
 		return nil, err
 	}

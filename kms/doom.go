@@ -117,6 +117,9 @@ func (s *Service) complete(ctx context.Context, name doomName) error {
 		if err := s.removeAliases(ctx, name.region, d); err != nil {
 			return err
 		}
+		if err := s.removeGrants(ctx, name.region, d.Key); err != nil {
+			return err
+		}
 	}
 	for i, ref := range d.Refs {
 		if err := region.Token.DestroyKey(ctx, ref); err != nil {

@@ -27,7 +27,7 @@ type EncryptOutput struct {
 
 // Encrypt encrypts 1 to 4096 bytes on the token.
 func (s *Service) Encrypt(ctx context.Context, r *Request, in *EncryptInput) (*EncryptOutput, error) {
-	to, err := s.destination(ctx, r, actionEncrypt, &sealTarget{in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, in.GrantTokens})
+	to, err := s.destination(ctx, r, actionEncrypt, &sealTarget{in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, in.GrantTokens, nil})
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,13 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"time"
 
 	"hsmkms/hsm"
+	"hsmkms/policy"
 )
 
 // ImportKeyMaterialInput is the input of ImportKeyMaterial.
@@ -35,7 +37,7 @@ const longestValidity = 365 * 24 * time.Hour
 // ImportKeyMaterial brings key material onto the token. The first material of a key is used at once, further new material
 // after the next rotation. Material that the key has had before makes it usable again, or changes when it expires.
 func (s *Service) ImportKeyMaterial(ctx context.Context, r *Request, in *ImportKeyMaterialInput) (*ImportKeyMaterialOutput, error) {
-	key, err := s.external(ctx, r, actionImportKeyMaterial, in.KeyId)
+	key, err := s.external(ctx, r, actionImportKeyMaterial, in.KeyId, in.asked())
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +60,14 @@ func (s *Service) ImportKeyMaterial(ctx context.Context, r *Request, in *ImportK
 		return nil, err
 	}
 	return &ImportKeyMaterialOutput{KeyId: key.ARN(), KeyMaterialId: material.ID}, nil
+}
+
+func (in *ImportKeyMaterialInput) asked() asked {
+	q := asked{values: []given{text(policy.KeyExpirationModel, cmp.Or(in.ExpirationModel, expires))}}
+	if in.ValidTo != nil {
+		q.values = append(q.values, given{policy.KeyValidTo, policy.Moment(in.ValidTo.Time)})
+	}
+	return q
 }
 
 // check holds against each other the members that say what is imported and for how long, and gives when it expires, zero

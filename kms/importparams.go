@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hsmkms/hsm"
+	"hsmkms/policy"
 )
 
 // GetParametersForImportInput is the input of GetParametersForImport.
@@ -45,7 +46,9 @@ var wrappingKeys = map[string]hsm.KeyKind{
 // GetParametersForImport makes a key pair on the token to encrypt key material to, and an import token that says what it
 // is for. Both are valid for 24 hours, and a key has at most ten such sets at a time: the oldest makes room for one more.
 func (s *Service) GetParametersForImport(ctx context.Context, r *Request, in *GetParametersForImportInput) (*GetParametersForImportOutput, error) {
-	key, err := s.external(ctx, r, actionGetParametersForImport, in.KeyId)
+	key, err := s.external(ctx, r, actionGetParametersForImport, in.KeyId, asked{values: []given{
+		text(policy.KeyWrappingAlgorithm, in.WrappingAlgorithm), text(policy.KeyWrappingKeySpec, in.WrappingKeySpec),
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +72,8 @@ func (s *Service) GetParametersForImport(ctx context.Context, r *Request, in *Ge
 }
 
 // external finds a key for an action that is for keys with imported material only.
-func (s *Service) external(ctx context.Context, r *Request, a action, keyID string) (*Key, error) {
-	key, err := s.authorize(ctx, r, a, keyID)
+func (s *Service) external(ctx context.Context, r *Request, a action, keyID string, q asked) (*Key, error) {
+	key, err := s.authorize(ctx, r, a, keyID, q)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,9 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+	"unique"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"hsmkms/hsm"
 	"hsmkms/policy"
@@ -45,6 +48,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// cachedPolicies bounds the number of compiled key policies in memory. Most keys of an account have the same one.
+const cachedPolicies = 10_000
+
 // Region is an AWS Region on a token.
 type Region struct {
 	Token hsm.Token
@@ -60,8 +66,12 @@ type Service struct {
 	cfg     Config
 	keys    *store.Cache[*Key]
 	aliases *store.Cache[*Alias]
-	meter   *meter
-	wake    chan struct{} // wakes the schedule
+	grants  *store.ListCache[*policy.Grant] // by grantee, see grantees
+	// policies are compiled key policies by their text, and silent one that says nothing.
+	policies *lru.Cache[unique.Handle[string], *policy.Policy]
+	silent   *policy.Policy
+	meter    *meter
+	wake     chan struct{} // wakes the schedule
 	// reaping lets one doom of a Region at a time be carried out, see complete.
 	reaping map[string]gate
 	stop    context.CancelFunc
@@ -102,7 +112,22 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, keys: keys, aliases: aliases, wake: make(chan struct{}, 1), reaping: map[string]gate{}}
+	grants, err := store.NewListCache(cfg.Store, granteePrefix, cfg.CacheSize, loadGrant)
+	if err != nil {
+		return nil, err
+	}
+	policies, err := lru.New[unique.Handle[string], *policy.Policy](cachedPolicies)
+	if err != nil {
+		return nil, err
+	}
+	silent, err := policy.Compile(&policy.Document{Kind: policy.KeyPolicy})
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg: cfg, keys: keys, aliases: aliases, grants: grants, policies: policies, silent: silent,
+		wake: make(chan struct{}, 1), reaping: map[string]gate{},
+	}
 	for region := range cfg.Regions {
 		s.reaping[region] = newGate()
 	}
@@ -115,7 +140,7 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) follow() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	for _, run := range []func(context.Context) error{s.keys.Run, s.aliases.Run} {
+	for _, run := range []func(context.Context) error{s.keys.Run, s.aliases.Run, s.grants.Run} {
 		s.running.Go(func() {
 			if err := run(ctx); ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
 				s.cfg.Log.Error("following changes of the store", "error", err)
@@ -136,8 +161,14 @@ type Request struct {
 	ID string
 	// Operation is the name in the AWS API, for example ReEncrypt.
 	Operation string
-	// Caller is the authenticated identity.
-	Caller *policy.Principal
+	// Caller is the authenticated identity with its policies.
+	Caller *policy.Caller
+	// Time is when the request came.
+	Time time.Time
+	// SourceIP is the address that it came from; UserAgent and Referer are its headers, empty if it has none; Secure tells whether
+	// it came over TLS. Policies may be about them.
+	SourceIP, UserAgent, Referer string
+	Secure                       bool
 	// Region is the AWS Region of the request, one of Config.Regions.
 	Region string
 	// Keys collects the ARNs of the keys that the request was found to be about, for the log and the audit trail.

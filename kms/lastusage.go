@@ -26,7 +26,7 @@ type KeyLastUsageData struct {
 // GetKeyLastUsage gives the last successful cryptographic operation with a key, in any state. Uses are recorded from the
 // creation of a key on. See uses for how far the answer may be behind.
 func (s *Service) GetKeyLastUsage(ctx context.Context, r *Request, in *GetKeyLastUsageInput) (*GetKeyLastUsageOutput, error) {
-	key, err := s.authorize(ctx, r, actionGetKeyLastUsage, in.KeyId)
+	key, err := s.authorize(ctx, r, actionGetKeyLastUsage, in.KeyId, asked{})
 	if err != nil {
 		return nil, err
 	}

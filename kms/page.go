@@ -71,19 +71,26 @@ func cut[E any](p *page, all []E, name func(E) string) []E {
 func (s *Service) scan(ctx context.Context, p *page) ([]string, error) {
 	var names []string
 	err := s.cfg.Store.View(ctx, func(r store.Reader) error {
-		names, p.next = nil, ""
-		after := ""
-		if p.after != "" {
-			after = p.prefix + p.after
-		}
-		return r.Scan(p.prefix, after, func(key string, _ []byte) bool {
-			if len(names) == p.limit {
-				p.next = listMarker(p.prefix, names[len(names)-1])
-				return false
-			}
-			names = append(names, strings.TrimPrefix(key, p.prefix))
-			return true
-		})
+		names = nil
+		return p.read(r, func(name string, _ []byte) { names = append(names, name) })
 	})
 	return names, err
+}
+
+// read calls f with the entries of the page, and sets the marker of the next.
+func (p *page) read(r store.Reader, f func(name string, value []byte)) error {
+	n, last, after := 0, "", ""
+	if p.after != "" {
+		after = p.prefix + p.after
+	}
+	p.next = ""
+	return r.Scan(p.prefix, after, func(key string, value []byte) bool {
+		if n == p.limit {
+			p.next = listMarker(p.prefix, last)
+			return false
+		}
+		n, last = n+1, strings.TrimPrefix(key, p.prefix)
+		f(last, value)
+		return true
+	})
 }

@@ -63,7 +63,7 @@ func (s *Service) GetKeyPolicy(ctx context.Context, r *Request, in *GetKeyPolicy
 // PutKeyPolicy puts a policy in the place of a key's. It refuses one that would keep the caller from putting the next,
 // unless told to bypass that check.
 func (s *Service) PutKeyPolicy(ctx context.Context, r *Request, in *PutKeyPolicyInput) (*Empty, error) {
-	key, err := s.authorize(ctx, r, actionPutKeyPolicy, in.KeyId)
+	key, err := s.authorize(ctx, r, actionPutKeyPolicy, in.KeyId, bypassAsked(in.BypassPolicyLockoutSafetyCheck))
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +96,16 @@ func (s *Service) ListKeyPolicies(ctx context.Context, r *Request, in *ListKeyPo
 
 // inspect gives a key to an operation that only reads, if the key's state allows the action.
 func (s *Service) inspect(ctx context.Context, r *Request, a action, keyID string) (*Key, error) {
-	key, err := s.authorize(ctx, r, a, keyID)
+	key, err := s.authorize(ctx, r, a, keyID, asked{})
 	if err != nil {
 		return nil, err
 	}
 	return key, usable(r, a, key)
+}
+
+// bypassAsked is asked for an operation that puts a policy.
+func bypassAsked(bypass bool) asked {
+	return asked{values: []given{{policy.KeyBypassPolicyLockoutSafetyCheck, policy.Flag(bypass)}}}
 }
 
 func checkPolicyName(name string) error {
@@ -112,7 +117,7 @@ func checkPolicyName(name string) error {
 
 // checkPolicy checks that a text can be the policy of a key, and unless told to bypass that check, that the caller could then
 // put another. Whether the principals in it exist is not checked yet.
-func checkPolicy(caller *policy.Principal, key *Key, text string, bypass bool) error {
+func checkPolicy(caller *policy.Caller, key *Key, text string, bypass bool) error {
 	if len(text) > maxPolicy {
 		return Errorf(LimitExceeded, "The key policy has %d bytes; the maximum is %d.", len(text), maxPolicy)
 	}
@@ -127,7 +132,7 @@ func checkPolicy(caller *policy.Principal, key *Key, text string, bypass bool) e
 		return nil
 	}
 	next := &policy.Request{
-		Caller: &policy.Caller{Principal: *caller}, Action: "kms:" + actionPutKeyPolicy.permission, Resource: key.ARN(), Account: key.Account,
+		Caller: caller, Action: "kms:" + actionPutKeyPolicy.permission, Resource: key.ARN(), Account: key.Account,
 	}
 	if !compiled.KeepsControl(next) {
 		return Errorf(MalformedPolicyDocument, "The new key policy will not allow you to update the key policy in the future.")

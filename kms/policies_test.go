@@ -12,15 +12,24 @@ import (
 
 const lockedOut = "The new key policy will not allow you to update the key policy in the future."
 
-// requestBy is a request of somebody who is not the root user of testAccount.
-func requestBy(kind policy.PrincipalType, arn string) *Request {
+// requestBy is a request of somebody who is not the root user of testAccount, and whose own policies allow everything.
+func requestBy(t *testing.T, kind policy.PrincipalType, arn string) *Request {
+	t.Helper()
 	r := newRequest("PutKeyPolicy")
-	r.Caller = &policy.Principal{Type: kind, ARN: arn, Account: testAccount}
+	r.Caller = &policy.Caller{Principal: policy.Principal{Type: kind, ARN: arn, Account: testAccount}, Identity: []*policy.Policy{everything(t)}}
 	if session, ok := strings.CutPrefix(arn, "arn:aws:sts::"+testAccount+":assumed-role/"); ok {
 		role, _, _ := strings.Cut(session, "/")
 		r.Caller.RoleARN = "arn:aws:iam::" + testAccount + ":role/" + role
 	}
 	return r
+}
+
+// everything is an identity-based policy that allows all.
+func everything(t *testing.T) *policy.Policy {
+	t.Helper()
+	all, err := policy.Load(policy.IdentityPolicy, `{"Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)
+	require.NoError(t, err)
+	return all
 }
 
 // allowing is a policy that allows everything to one principal, with a resource.
@@ -45,22 +54,22 @@ func TestPolicyLockout(t *testing.T) {
 		{newRequest("PutKeyPolicy"), allowing(testAccount, "*"), false},
 		{newRequest("PutKeyPolicy"), allowing(alice, "*"), true},
 		{newRequest("PutKeyPolicy"), allowing(otherAccount, "*"), true},
-		{requestBy(policy.IAMUser, alice), allowing(alice, "*"), false},
-		{requestBy(policy.IAMUser, alice), allowing(bob, "*"), true},
-		{requestBy(policy.IAMUser, alice), allowing(testAccount, "*"), false},
-		{requestBy(policy.AssumedRole, session), allowing(admin, "*"), false},
-		{requestBy(policy.AssumedRole, session), allowing(session, "*"), false},
-		{requestBy(policy.AssumedRole, session), allowing(alice, "*"), true},
-		{requestBy(policy.IAMUser, alice), allowing(alice, key.ARN()), false},
-		{requestBy(policy.IAMUser, alice), allowing(alice, newTestKey(secondKey).ARN()), true},
+		{requestBy(t, policy.IAMUser, alice), allowing(alice, "*"), false},
+		{requestBy(t, policy.IAMUser, alice), allowing(bob, "*"), true},
+		{requestBy(t, policy.IAMUser, alice), allowing(testAccount, "*"), false},
+		{requestBy(t, policy.AssumedRole, session), allowing(admin, "*"), false},
+		{requestBy(t, policy.AssumedRole, session), allowing(session, "*"), false},
+		{requestBy(t, policy.AssumedRole, session), allowing(alice, "*"), true},
+		{requestBy(t, policy.IAMUser, alice), allowing(alice, key.ARN()), false},
+		{requestBy(t, policy.IAMUser, alice), allowing(alice, newTestKey(secondKey).ARN()), true},
 	} {
 		s := newService(t, fakeToken{})
-		put(t, s, newTestKey(firstKey, func(key *Key) { key.Policy = "old" }))
+		put(t, s, newTestKey(firstKey))
 		in := &PutKeyPolicyInput{KeyId: firstKey, Policy: test.policy}
 		out, err := s.PutKeyPolicy(t.Context(), test.caller, in)
 		if test.locked {
 			requireError(t, out, err, MalformedPolicyDocument, lockedOut)
-			require.Equal(t, "old", policyOf(t, s))
+			require.Equal(t, defaultPolicy(testAccount), policyOf(t, s))
 			in.BypassPolicyLockoutSafetyCheck = true
 			out, err = s.PutKeyPolicy(t.Context(), test.caller, in)
 		}
@@ -73,10 +82,9 @@ func TestPolicyLockout(t *testing.T) {
 // policyOf gives the policy of firstKey.
 func policyOf(t *testing.T, s *Service) string {
 	t.Helper()
-	out, err := s.GetKeyPolicy(t.Context(), newRequest("GetKeyPolicy"), &GetKeyPolicyInput{KeyId: firstKey})
+	key, err := s.live(t.Context(), testRegion, firstKey)
 	require.NoError(t, err)
-	require.Equal(t, "default", out.PolicyName)
-	return out.Policy
+	return key.Policy
 }
 
 // TestPolicyOfNewKey makes keys with policies that name keys by their ids: that of the new key is known when its policy is
@@ -108,8 +116,8 @@ func TestPolicyOfNewKey(t *testing.T) {
 // TestDefaultPolicy holds the policy that keys get to the check that others must pass, for every kind of caller.
 func TestDefaultPolicy(t *testing.T) {
 	for _, r := range []*Request{
-		newRequest("CreateKey"), requestBy(policy.IAMUser, "arn:aws:iam::"+testAccount+":user/a"),
-		requestBy(policy.AssumedRole, "arn:aws:sts::"+testAccount+":assumed-role/r/s1"),
+		newRequest("CreateKey"), requestBy(t, policy.IAMUser, "arn:aws:iam::"+testAccount+":user/a"),
+		requestBy(t, policy.AssumedRole, "arn:aws:sts::"+testAccount+":assumed-role/r/s1"),
 	} {
 		require.NoError(t, checkPolicy(r.Caller, newTestKey(firstKey), defaultPolicy(testAccount), false))
 	}

@@ -37,15 +37,19 @@ type ReEncryptOutput struct {
 //
 // The source is judged before the destination, each for its own permission, state and algorithm.
 func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput) (*ReEncryptOutput, error) {
+	same, err := s.sameKey(ctx, r, in)
+	if err != nil {
+		return nil, err
+	}
 	from, err := s.source(ctx, r, actionReEncryptFrom, &openTarget{
 		keyID: in.SourceKeyId, member: "sourceKeyId", blob: in.CiphertextBlob, algorithm: in.SourceEncryptionAlgorithm,
-		context: in.SourceEncryptionContext, grantTokens: in.GrantTokens, blind: blind(in.DryRun, in.DryRunModifiers),
+		context: in.SourceEncryptionContext, grantTokens: in.GrantTokens, same: &same, blind: blind(in.DryRun, in.DryRunModifiers),
 	})
 	if err != nil {
 		return nil, err
 	}
 	to, err := s.destination(ctx, r, actionReEncryptTo, &sealTarget{in.DestinationKeyId, in.DestinationEncryptionAlgorithm,
-		in.DestinationEncryptionContext, in.GrantTokens})
+		in.DestinationEncryptionContext, in.GrantTokens, &same})
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +74,30 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 		SourceEncryptionAlgorithm:      AlgorithmSymmetric,
 		SourceKeyMaterialId:            from.material.ID,
 	}, nil
+}
+
+// sameKey tells whether source and destination are one key, as far as that can be known before anything is decided.
+func (s *Service) sameKey(ctx context.Context, r *Request, in *ReEncryptInput) (bool, error) {
+	var ids [2]string
+	for i, identifier := range []string{in.SourceKeyId, in.DestinationKeyId} {
+		name, err := parseKeyName(r, identifier)
+		if err != nil {
+			continue // which is found out, and answered, when the key is looked for
+		}
+		if ids[i] = name.id; name.alias != "" {
+			alias, found, err := s.aliases.Get(ctx, aliasRecords(name.account, name.region)+name.alias)
+			if err != nil {
+				return false, err
+			}
+			if found {
+				ids[i] = alias.KeyID
+			}
+		}
+	}
+	if blob, err := parseBlob(in.CiphertextBlob); in.SourceKeyId == "" && err == nil {
+		ids[0] = blob.KeyID
+	}
+	return ids[0] != "" && ids[0] == ids[1], nil
 }
 
 // reEncrypt moves the ciphertext under the destination's key.

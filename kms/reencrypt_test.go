@@ -85,7 +85,7 @@ func TestReEncryptIncorrectKey(t *testing.T) {
 // from the answer whether there are such keys.
 func TestReEncryptOtherAccounts(t *testing.T) {
 	const unreachable = "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access."
-	foreign := func(key *Key) { key.Account = otherAccount }
+	foreign := func(key *Key) { key.Account, key.Policy = otherAccount, defaultPolicy(otherAccount) }
 	remote := func(key *Key) { key.Region = "eu-west-1" }
 	for _, edit := range []func(*Key){foreign, remote} {
 		s := newService(t, fakeToken{})

@@ -81,6 +81,7 @@ func newTestKey(id string, edits ...func(*Key)) *Key {
 	key := &Key{
 		ID: id, Account: testAccount, Region: testRegion, Spec: SymmetricDefault, Usage: EncryptDecrypt, Origin: OriginKMS, State: Enabled,
 		Created:   time.Unix(1_700_000_000, 0).UTC(),
+		Policy:    defaultPolicy(testAccount),
 		Materials: []Material{{ID: hex.EncodeToString(testMaterial(id)), Ref: hsm.KeyRef{ID: hsm.KeyID(id), Kind: hsm.AES256}}},
 	}
 	for _, edit := range edits {
@@ -130,7 +131,7 @@ func newBlob(t *testing.T, keyID string) []byte {
 func newRequest(operation string) *Request {
 	return &Request{
 		Operation: operation, Region: testRegion,
-		Caller: &policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + testAccount + ":root", Account: testAccount},
+		Caller: &policy.Caller{Principal: policy.Principal{Type: policy.Root, ARN: rootARN(testAccount), Account: testAccount}},
 	}
 }
 

@@ -40,7 +40,7 @@ var errSuperseded = errors.New("the rotation is not wanted any more")
 // RotateKeyOnDemand gives a key fresh material, 25 times at most. A key of imported material takes the one that is
 // pending. The rotation is complete when the call returns, and automatic rotations stay when they are.
 func (s *Service) RotateKeyOnDemand(ctx context.Context, r *Request, in *RotateKeyOnDemandInput) (*RotateKeyOnDemandOutput, error) {
-	key, err := s.authorize(ctx, r, actionRotateKeyOnDemand, in.KeyId)
+	key, err := s.authorize(ctx, r, actionRotateKeyOnDemand, in.KeyId, asked{})
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"time"
+
+	"hsmkms/policy"
 )
 
 // RotationType says why a key was rotated, in AWS's words.
@@ -59,7 +61,8 @@ func (s *Service) EnableKeyRotation(ctx context.Context, r *Request, in *EnableK
 	if in.RotationPeriodInDays != nil {
 		days = *in.RotationPeriodInDays
 	}
-	return empty(s.manage(ctx, r, actionEnableKeyRotation, in.KeyId, func(key *Key) error {
+	asked := asked{values: []given{{policy.KeyRotationPeriodInDays, policy.Number(int64(days))}}}
+	return empty(s.manage(ctx, r, actionEnableKeyRotation, in.KeyId, asked, func(key *Key) error {
 		if err := rotatable(key); err != nil {
 			return err
 		}
@@ -73,7 +76,7 @@ func (s *Service) EnableKeyRotation(ctx context.Context, r *Request, in *EnableK
 
 // DisableKeyRotation ends the automatic rotation of a key; it is no error if there is none.
 func (s *Service) DisableKeyRotation(ctx context.Context, r *Request, in *DisableKeyRotationInput) (*Empty, error) {
-	return empty(s.manage(ctx, r, actionDisableKeyRotation, in.KeyId, func(key *Key) error {
+	return empty(s.manage(ctx, r, actionDisableKeyRotation, in.KeyId, asked{}, func(key *Key) error {
 		key.Rotation = nil
 		return rotatable(key)
 	}))
@@ -82,7 +85,7 @@ func (s *Service) DisableKeyRotation(ctx context.Context, r *Request, in *Disabl
 // GetKeyRotationStatus tells whether and when a key is rotated automatically. A key pending deletion is not; it is again,
 // with the date that it had, if its deletion is cancelled.
 func (s *Service) GetKeyRotationStatus(ctx context.Context, r *Request, in *GetKeyRotationStatusInput) (*GetKeyRotationStatusOutput, error) {
-	key, err := s.authorize(ctx, r, actionGetKeyRotationStatus, in.KeyId)
+	key, err := s.authorize(ctx, r, actionGetKeyRotationStatus, in.KeyId, asked{})
 	if err != nil {
 		return nil, err
 	}

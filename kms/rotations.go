@@ -49,7 +49,7 @@ const (
 // ListKeyRotations lists the rotations of a key by the materials that they brought, oldest first, at most 1000 (100 if not
 // said) a page.
 func (s *Service) ListKeyRotations(ctx context.Context, r *Request, in *ListKeyRotationsInput) (*ListKeyRotationsOutput, error) {
-	key, err := s.authorize(ctx, r, actionListKeyRotations, in.KeyId)
+	key, err := s.authorize(ctx, r, actionListKeyRotations, in.KeyId, asked{})
 	if err != nil {
 		return nil, err
 	}

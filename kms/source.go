@@ -16,6 +16,8 @@ type openTarget struct {
 	algorithm   EncryptionAlgorithm
 	context     map[string]string
 	grantTokens []string
+	// same tells whether ReEncrypt's two keys are one; nil for other operations.
+	same *bool
 	// blind asks for a judgement without looking at the ciphertext.
 	blind bool
 }
@@ -54,6 +56,11 @@ func (s *Service) source(ctx context.Context, r *Request, a action, t *openTarge
 	return from, err
 }
 
+// asked is what policies and grants may be about.
+func (t *openTarget) asked() asked {
+	return cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.same)
+}
+
 func (t *openTarget) check() error {
 	if t.blob == nil && !t.blind {
 		return Errorf(Validation, "1 validation error detected: Value at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
@@ -61,16 +68,13 @@ func (t *openTarget) check() error {
 	if t.keyID == "" && t.blind {
 		return Errorf(Validation, "1 validation error detected: Value at '%s' failed to satisfy constraint: Member must not be null", t.member)
 	}
-	if err := checkGrantTokens(t.grantTokens); err != nil {
-		return err
-	}
 	return checkContext(t.context)
 }
 
 // sourceKey finds the key by the request, or by the ciphertext if the request does not name it.
 func (s *Service) sourceKey(ctx context.Context, r *Request, a action, t *openTarget) (key *Key, blob ciphertext.Blob, err error) {
 	if t.keyID != "" {
-		if key, err = s.authorize(ctx, r, a, t.keyID); err != nil || t.blind {
+		if key, err = s.authorize(ctx, r, a, t.keyID, t.asked()); err != nil || t.blind {
 			return key, blob, err
 		}
 	}
@@ -78,7 +82,7 @@ func (s *Service) sourceKey(ctx context.Context, r *Request, a action, t *openTa
 		return nil, blob, err
 	}
 	if key == nil {
-		key, err = s.authorizeID(ctx, r, a, blob.KeyID)
+		key, err = s.authorizeID(ctx, r, a, blob.KeyID, t.asked())
 		return key, blob, err
 	}
 	if key.ID != blob.KeyID {

@@ -71,6 +71,7 @@ type row map[KeyState]rule
 // PendingDeletion, PendingReplicaDeletion, PendingImport, Unavailable, Creating, Updating.
 var (
 	cryptographic   = newRow(ok, isDisabled, dying, replicas, noMaterial, unavailable, creating, ok)
+	granting        = newRow(ok, isDisabled, dying, replicas, noMaterial, ok, creating, ok)
 	anyState        = newRow(ok, ok, ok, ok, ok, ok, ok, ok)
 	unlessDying     = newRow(ok, ok, dying, replicas, ok, ok, ok, ok)
 	toggling        = newRow(ok, ok, dying, replicas, noMaterial, ok, creating, updating)

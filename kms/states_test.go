@@ -35,12 +35,12 @@ var inferredRows = []string{
 
 // unserved are the operations of the table that have no method yet.
 var unserved = []string{
-	"CreateGrant", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "GenerateMac", "GetPublicKey", "ListGrants",
-	"ReplicateKey", "RetireGrant", "RevokeGrant", "Sign", "UpdatePrimaryRegion", "Verify", "VerifyMac",
+	"GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "GenerateMac", "GetPublicKey",
+	"ReplicateKey", "Sign", "UpdatePrimaryRegion", "Verify", "VerifyMac",
 }
 
 // keyless are the operations that name no key.
-var keyless = []string{"CreateKey", "GenerateRandom", "ListKeys"}
+var keyless = []string{"CreateKey", "GenerateRandom", "ListKeys", "ListRetirableGrants"}
 
 // stateCall is a request about firstKey that succeeds if the state of the key allows the operation.
 type stateCall struct {
@@ -68,6 +68,7 @@ func stateCalls(mine, other string) []stateCall {
 	return []stateCall{
 		{operation: "CancelKeyDeletion", body: onFirstKey},
 		{operation: "CreateAlias", body: `{"AliasName":"alias/new","TargetKeyId":"` + firstKey + `"}`},
+		{operation: "CreateGrant", body: grantBody},
 		{operation: "Decrypt", what: "by ciphertext", body: `{"CiphertextBlob":"` + mine + `"}`},
 		{operation: "Decrypt", what: "by name", body: withFirstKey(`"CiphertextBlob":"` + mine + `"`)},
 		{operation: "DeleteAlias", body: `{"AliasName":"alias/first"}`},
@@ -86,12 +87,15 @@ func stateCalls(mine, other string) []stateCall {
 		{operation: "GetParametersForImport", body: parametersBody},
 		{operation: "ImportKeyMaterial", prepare: prepareImport},
 		{operation: "ListAliases", body: onFirstKey},
+		{operation: "ListGrants", body: onFirstKey},
 		{operation: "ListKeyPolicies", body: onFirstKey},
 		{operation: "ListKeyRotations", body: onFirstKey},
 		{operation: "ListResourceTags", body: onFirstKey},
 		{operation: "PutKeyPolicy", body: withFirstKey(`"Policy":` + strconv.Quote(defaultPolicy(testAccount)))},
 		{operation: "ReEncrypt", what: "from", body: `{"CiphertextBlob":"` + mine + `","DestinationKeyId":"` + secondKey + `"}`},
 		{operation: "ReEncrypt", what: "to", body: `{"CiphertextBlob":"` + other + `","DestinationKeyId":"` + firstKey + `"}`},
+		{operation: "RetireGrant", prepare: prepareGrant},
+		{operation: "RevokeGrant", prepare: prepareGrant},
 		{operation: "RotateKeyOnDemand", body: onFirstKey, edit: addPending},
 		{operation: "ScheduleKeyDeletion", body: onFirstKey},
 		{operation: "TagResource", body: withFirstKey(`"Tags":[{"TagKey":"a","TagValue":"b"}]`)},
@@ -100,6 +104,17 @@ func stateCalls(mine, other string) []stateCall {
 		{operation: "UpdateAlias", what: "from", body: `{"AliasName":"alias/first","TargetKeyId":"` + secondKey + `"}`, leaving: true},
 		{operation: "UpdateKeyDescription", body: withFirstKey(`"Description":"new"`)},
 	}
+}
+
+const grantBody = `{"KeyId":"` + firstKey + `","GranteePrincipal":"arn:aws:iam::` + testAccount + `:user/a","Operations":["Decrypt"]}`
+
+// prepareGrant makes the body that ends a grant which the key got while it was Enabled.
+func prepareGrant(t *testing.T, s *Service) string {
+	t.Helper()
+	put(t, s, newTestKey(firstKey))
+	out, err := invoke(t, s, "CreateGrant", grantBody)
+	require.NoError(t, err)
+	return withFirstKey(`"GrantId":"` + out.(*CreateGrantOutput).GrantId + `"`)
 }
 
 const parametersBody = `{"KeyId":"` + firstKey + `","WrappingAlgorithm":"RSAES_OAEP_SHA_256","WrappingKeySpec":"RSA_2048"}`

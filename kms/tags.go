@@ -43,7 +43,7 @@ type ListResourceTagsOutput struct {
 
 // TagResource gives a key tags; the value of a tag that it has already is replaced.
 func (s *Service) TagResource(ctx context.Context, r *Request, in *TagResourceInput) (*Empty, error) {
-	return empty(s.manage(ctx, r, actionTagResource, in.KeyId, func(key *Key) error {
+	return empty(s.manage(ctx, r, actionTagResource, in.KeyId, asked{tags: in.Tags}, func(key *Key) error {
 		if err := checkTags(in.Tags); err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (s *Service) TagResource(ctx context.Context, r *Request, in *TagResourceIn
 
 // UntagResource takes tags away from a key. It is no error if the key does not have them.
 func (s *Service) UntagResource(ctx context.Context, r *Request, in *UntagResourceInput) (*Empty, error) {
-	return empty(s.manage(ctx, r, actionUntagResource, in.KeyId, func(key *Key) error {
+	return empty(s.manage(ctx, r, actionUntagResource, in.KeyId, asked{tagKeys: in.TagKeys}, func(key *Key) error {
 		if err := checkTagKeys(in.TagKeys); err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ type DeleteImportedKeyMaterialOutput struct {
 // until the same material is imported again. It is no error if the material is deleted already. New material that waits for
 // its rotation is forgotten.
 func (s *Service) DeleteImportedKeyMaterial(ctx context.Context, r *Request, in *DeleteImportedKeyMaterialInput) (*DeleteImportedKeyMaterialOutput, error) {
-	key, err := s.external(ctx, r, actionDeleteImportedKeyMaterial, in.KeyId)
+	key, err := s.external(ctx, r, actionDeleteImportedKeyMaterial, in.KeyId, asked{})
 	if err != nil {
 		return nil, err
 	}

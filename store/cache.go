@@ -16,7 +16,9 @@ import (
 type Cache[T any] struct {
 	store  Store
 	prefix string
-	decode func([]byte) (T, error)
+	// load reads the record under key, and entry gives the key that a changed one of the store belongs to.
+	load  func(r Reader, key string) (record T, found bool, err error)
+	entry func(changed string) string
 
 	mu      sync.Mutex
 	records *lru.LRU[string, T]
@@ -29,11 +31,43 @@ type Cache[T any] struct {
 // NewCache makes a cache of at most size records whose keys begin with prefix. decode must not keep its argument. Run
 // must be running while the cache is in use.
 func NewCache[T any](s Store, prefix string, size int, decode func([]byte) (T, error)) (*Cache[T], error) {
+	load := func(r Reader, key string) (record T, found bool, err error) {
+		value, found, err := r.Get(key)
+		if err != nil || !found {
+			return record, false, err
+		}
+		record, err = decode(value)
+		return record, err == nil, err
+	}
+	return newCache(s, prefix, size, load, func(changed string) string { return changed })
+}
+
+func newCache[T any](s Store, prefix string, size int, load func(Reader, string) (T, bool, error), entry func(string) string) (*Cache[T], error) {
 	records, err := lru.NewLRU[string, T](size, nil)
 	if err != nil {
 		return nil, fmt.Errorf("making a record cache: %w", err)
 	}
-	return &Cache[T]{store: s, prefix: prefix, decode: decode, records: records}, nil
+	return &Cache[T]{store: s, prefix: prefix, load: load, entry: entry, records: records}, nil
+}
+
+// ListCache is a Cache of lists: under a key that ends with a slash it has what the store has below it. A list of nothing is
+// kept, too. The lists are bounded in number, not in length.
+type ListCache[T any] = Cache[[]T]
+
+// NewListCache makes a cache of at most size lists, of keys that begin with prefix and have no slash after the one that ends
+// the list's. decode may read what belongs to the key from elsewhere, of which the cache then hears of no change; it must not
+// keep value.
+func NewListCache[T any](s Store, prefix string, size int, decode func(r Reader, key string, value []byte) (T, error)) (*ListCache[T], error) {
+	load := func(r Reader, list string) (all []T, _ bool, err error) {
+		failed := r.Scan(list, "", func(key string, value []byte) bool {
+			var one T
+			one, err = decode(r, key, value)
+			all = append(all, one)
+			return err == nil
+		})
+		return all, true, errors.Join(failed, err)
+	}
+	return newCache(s, prefix, size, load, func(changed string) string { return changed[:strings.LastIndexByte(changed, '/')+1] })
 }
 
 // Get gives the record under key, and false if there is none. The record is shared and must not be changed.
@@ -45,13 +79,8 @@ func (c *Cache[T]) Get(ctx context.Context, key string) (record T, found bool, e
 	if found {
 		return record, true, nil
 	}
-	err = c.store.View(ctx, func(r Reader) error {
-		value, ok, err := r.Get(key)
-		if err != nil || !ok {
-			return err
-		}
-		found = true
-		record, err = c.decode(value)
+	err = c.store.View(ctx, func(r Reader) (err error) {
+		record, found, err = c.load(r, key)
 		return err
 	})
 	if err != nil || !found {
@@ -72,7 +101,7 @@ func (c *Cache[T]) Forget(keys ...string) {
 	for _, key := range keys {
 		if strings.HasPrefix(key, c.prefix) {
 			c.changes++
-			c.records.Remove(key)
+			c.records.Remove(c.entry(key))
 		}
 	}
 }

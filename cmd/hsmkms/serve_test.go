@@ -70,7 +70,9 @@ func BenchmarkHandler(b *testing.B) {
 	handler, err := newHandler(cfg, service, identities, api.NewMetrics(), slog.New(slog.NewJSONHandler(sink{}, nil)))
 	require.NoError(b, err)
 
-	r := &kms.Request{Region: "us-east-1", Operation: "CreateKey", Caller: &policy.Principal{Account: "111122223333"}}
+	r := &kms.Request{Region: "us-east-1", Operation: "CreateKey", Caller: &policy.Caller{Principal: policy.Principal{
+		Type: policy.Root, Account: "111122223333", ARN: "arn:aws:iam::111122223333:root",
+	}}}
 	key, err := service.CreateKey(b.Context(), r, &kms.CreateKeyInput{})
 	require.NoError(b, err)
 	encrypted, err := service.Encrypt(b.Context(), r, &kms.EncryptInput{KeyId: key.KeyMetadata.KeyId, Plaintext: make([]byte, 64)})

@@ -1,0 +1,151 @@
+package kms
+
+import (
+	"slices"
+	"strings"
+
+	"hsmkms/policy"
+)
+
+// given is the value that a request has for a condition key.
+type given struct {
+	key   policy.ConditionKey
+	value policy.Value
+}
+
+// text is given for a key with one text; a request that leaves it out has no value.
+func text[T ~string](key policy.ConditionKey, value T) given {
+	return given{key, policy.Optional(string(value))}
+}
+
+// cryptographicAsked is asked for an operation with an encryption algorithm.
+func cryptographicAsked(algorithm EncryptionAlgorithm, context map[string]string, tokens []string, same *bool) asked {
+	if algorithm == "" {
+		algorithm = AlgorithmSymmetric
+	}
+	q := asked{context: context, tokens: tokens, values: []given{text(policy.KeyEncryptionAlgorithm, algorithm)}}
+	if same != nil {
+		q.values = append(q.values, given{policy.KeyReEncryptOnSameKey, policy.Flag(*same)})
+	}
+	return q
+}
+
+// circumstances are the values of condition keys for one request and, unless it is about none, one key.
+type circumstances struct {
+	r   *Request
+	key *Key // nil for none
+	*asked
+	alias   string
+	aliases func() ([]string, error)
+	// failure is why a value could not be found out: no decision that was made without it counts.
+	failure error
+}
+
+// request gives what is to be decided.
+func (c *circumstances) request(a action) *policy.Request {
+	request := &policy.Request{Caller: c.r.Caller, Action: "kms:" + a.permission, NewGrant: c.newGrant, Values: c}
+	if c.key != nil {
+		request.Resource, request.Account = c.key.ARN(), c.key.Account
+		if c.key.Spec == SymmetricDefault {
+			request.EncryptionContext = c.context
+		}
+	}
+	return request
+}
+
+// Value implements policy.Values.
+func (c *circumstances) Value(key policy.ConditionKey, name string) policy.Value {
+	for i := range c.values {
+		if c.values[i].key == key {
+			return c.values[i].value
+		}
+	}
+	switch key {
+	case policy.KeyRequestTag:
+		return tagValue(c.tags, name)
+	case policy.KeyTagKeys:
+		return c.tagNames()
+	case policy.KeyRequestAlias:
+		return policy.Optional(c.alias)
+	case policy.KeyResourceAliases:
+		return c.resourceAliases()
+	}
+	if value, ok := c.r.value(key); ok || c.key == nil {
+		return value
+	}
+	return c.key.value(key, name)
+}
+
+// value gives the value of a condition key about the request itself.
+func (r *Request) value(key policy.ConditionKey) (policy.Value, bool) {
+	switch key {
+	case policy.KeyCurrentTime:
+		return policy.Moment(r.Time), true
+	case policy.KeySourceIP:
+		return policy.Optional(r.SourceIP), true
+	case policy.KeyUserAgent:
+		return policy.Optional(r.UserAgent), true
+	case policy.KeyReferer:
+		return policy.Optional(r.Referer), true
+	case policy.KeySecureTransport:
+		return policy.Flag(r.Secure), true
+	case policy.KeyRequestedRegion:
+		return policy.Text(r.Region), true
+	}
+	return policy.Value{}, false
+}
+
+// value gives the value of a condition key about a KMS key.
+func (k *Key) value(key policy.ConditionKey, name string) policy.Value {
+	switch key {
+	case policy.KeyKeyOrigin:
+		return policy.Text(string(k.Origin))
+	case policy.KeyKeySpec:
+		return policy.Text(string(k.Spec))
+	case policy.KeyKeyUsage:
+		return policy.Text(string(k.Usage))
+	case policy.KeyMultiRegion:
+		return policy.Flag(k.MultiRegion)
+	case policy.KeyMultiRegionKeyType:
+		if k.MultiRegion {
+			return policy.Text(primaryKey)
+		}
+	case policy.KeyResourceTag:
+		return tagValue(k.Tags, name)
+	}
+	return policy.Value{}
+}
+
+// tagValue is policy.Member for tags.
+func tagValue(tags []Tag, name string) policy.Value {
+	found, chosen := policy.Value{}, ""
+	for _, tag := range tags {
+		switch {
+		case tag.TagKey == name:
+			return policy.Text(tag.TagValue)
+		case strings.EqualFold(tag.TagKey, name) && (chosen == "" || tag.TagKey < chosen):
+			found, chosen = policy.Text(tag.TagValue), tag.TagKey
+		}
+	}
+	return found
+}
+
+// tagNames are the tag keys in the request.
+func (c *circumstances) tagNames() policy.Value {
+	names := slices.Clip(c.tagKeys)
+	for _, tag := range c.tags {
+		names = append(names, tag.TagKey)
+	}
+	return policy.Texts(names)
+}
+
+func (c *circumstances) resourceAliases() policy.Value {
+	if c.aliases == nil {
+		return policy.Value{}
+	}
+	names, err := c.aliases()
+	if err != nil {
+		c.failure = err
+	}
+	return policy.Texts(names)
+}
