@@ -2,6 +2,8 @@ package kms
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
 	"hsmkms/store"
@@ -211,7 +213,7 @@ func (s *Service) ListAliases(ctx context.Context, r *Request, in *ListAliasesIn
 	return out, err
 }
 
-// aliasEntries reads the aliases of a page. One that was deleted meanwhile is left out.
+// aliasEntries reads the aliases of a page. One that was deleted meanwhile, or whose key has ended, is left out.
 func (s *Service) aliasEntries(ctx context.Context, r *Request, names []string) ([]AliasListEntry, error) {
 	entries := make([]AliasListEntry, 0, len(names))
 	err := s.cfg.Store.View(ctx, func(reader store.Reader) error {
@@ -230,6 +232,14 @@ func (s *Service) aliasEntries(ctx context.Context, r *Request, names []string) 
 			})
 		}
 		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	entries = slices.DeleteFunc(entries, func(entry AliasListEntry) bool {
+		key, failed := s.live(ctx, r.Region, entry.TargetKeyId)
+		err = errors.Join(err, failed)
+		return key == nil
 	})
 	return entries, err
 }

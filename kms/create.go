@@ -46,6 +46,7 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 		return nil, err
 	}
 	key.Created = s.cfg.Clock().UTC()
+	defer s.making.begin()()
 	if key.Origin == OriginKMS {
 		material, err := s.newMaterial(ctx, key)
 		if err != nil {

@@ -2,7 +2,10 @@ package kms
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	"hsmkms/store"
 )
 
 // KeyMetadata describes a key, as DescribeKey and CreateKey give it. Members that do not apply are absent.
@@ -156,13 +159,21 @@ type KeyListEntry struct {
 	KeyId  string
 }
 
-// ListKeys lists the keys of the caller's account in the Region, ordered by key id, at most 1000 (100 if not said) a page.
+// ListKeys lists the keys of the caller's account in the Region, ordered by key id, at most 1000 (100 if not said) a page. A page
+// has less when keys have ended a moment ago.
 func (s *Service) ListKeys(ctx context.Context, r *Request, in *ListKeysInput) (*ListKeysOutput, error) {
 	page, err := newPage(in.Limit, 100, in.Marker, accountKeys(r.Caller.Account, r.Region))
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.scan(ctx, page)
+	var ids []string
+	err = s.cfg.Store.View(ctx, func(reader store.Reader) error {
+		if ids, err = page.scan(reader); err != nil {
+			return err
+		}
+		ids, err = unended(reader, r.Region, ids, s.cfg.Clock())
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -172,4 +183,33 @@ func (s *Service) ListKeys(ctx context.Context, r *Request, in *ListKeysInput) (
 		out.Keys = append(out.Keys, KeyListEntry{KeyArn: key.ARN(), KeyId: id})
 	}
 	return out, nil
+}
+
+// unended takes out of ids the keys that have ended and that the schedule has not removed yet. They are among those with an
+// entry that is overdue, so that there is no need to read the records of all.
+func unended(r store.Reader, region string, ids []string, now time.Time) ([]string, error) {
+	overdue := map[string]bool{}
+	end := dueAt(now.UnixMilli() + 1)
+	err := r.Scan(duePrefix, "", func(entry string, _ []byte) bool {
+		if entry >= end {
+			return false
+		}
+		if due, err := parseTask(entry); err == nil && due.region == region && due.kind == dueKeys {
+			overdue[due.id] = true
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	var bad error
+	ids = slices.DeleteFunc(ids, func(id string) bool {
+		if !overdue[id] || bad != nil {
+			return false
+		}
+		key, err := read[Key](r, keyRecord(region, id))
+		bad = err
+		return key != nil && key.ended(now)
+	})
+	return ids, bad
 }

@@ -54,6 +54,7 @@ func (s *Service) GetParametersForImport(ctx context.Context, r *Request, in *Ge
 	if err != nil {
 		return nil, err
 	}
+	defer s.making.begin()()
 	if set.Pair, err = s.cfg.Regions[key.Region].Token.GenerateKey(ctx, request); err != nil {
 		return nil, roomError(err)
 	}

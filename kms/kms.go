@@ -61,6 +61,7 @@ type Service struct {
 	keys    *store.Cache[*Key]
 	aliases *store.Cache[*Alias]
 	meter   *meter
+	making  *makings
 	wake    chan struct{} // wakes the schedule
 	// reaping lets one doom of a Region at a time be carried out, see complete.
 	reaping map[string]gate
@@ -102,7 +103,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, keys: keys, aliases: aliases, wake: make(chan struct{}, 1), reaping: map[string]gate{}}
+	s := &Service{cfg: cfg, keys: keys, aliases: aliases, making: newMakings(), wake: make(chan struct{}, 1), reaping: map[string]gate{}}
 	for region := range cfg.Regions {
 		s.reaping[region] = newGate()
 	}

@@ -68,22 +68,28 @@ func cut[E any](p *page, all []E, name func(E) string) []E {
 }
 
 // scan reads the names of a page, without the prefix, and sets the marker of the next.
-func (s *Service) scan(ctx context.Context, p *page) ([]string, error) {
+func (s *Service) scan(ctx context.Context, p *page) (names []string, err error) {
+	err = s.cfg.Store.View(ctx, func(r store.Reader) error {
+		names, err = p.scan(r)
+		return err
+	})
+	return names, err
+}
+
+func (p *page) scan(r store.Reader) ([]string, error) {
 	var names []string
-	err := s.cfg.Store.View(ctx, func(r store.Reader) error {
-		names, p.next = nil, ""
-		after := ""
-		if p.after != "" {
-			after = p.prefix + p.after
+	after := ""
+	if p.after != "" {
+		after = p.prefix + p.after
+	}
+	p.next = ""
+	err := r.Scan(p.prefix, after, func(key string, _ []byte) bool {
+		if len(names) == p.limit {
+			p.next = listMarker(p.prefix, names[len(names)-1])
+			return false
 		}
-		return r.Scan(p.prefix, after, func(key string, _ []byte) bool {
-			if len(names) == p.limit {
-				p.next = listMarker(p.prefix, names[len(names)-1])
-				return false
-			}
-			names = append(names, strings.TrimPrefix(key, p.prefix))
-			return true
-		})
+		names = append(names, strings.TrimPrefix(key, p.prefix))
+		return true
 	})
 	return names, err
 }
