@@ -82,7 +82,7 @@ func (s *Service) find(ctx context.Context, name keyName) (*Key, error) {
 		return nil, err
 	case key != nil && key.Account == name.account:
 		return key, nil
-	case name.alias != "": // it goes the way of its key, a moment later
+	case name.alias != "": // it goes the way of its key
 		return nil, aliasNotFound(name.arn())
 	default:
 		return nil, notFound(name.arn())

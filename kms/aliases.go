@@ -104,23 +104,27 @@ func (s *Service) DeleteAlias(ctx context.Context, r *Request, in *DeleteAliasIn
 		if old == nil {
 			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, in.AliasName))
 		}
-		if key, err = t.key(r.Region, old.KeyID); err != nil || key == nil { // the alias of a key that is gone may go too
+		if key, err = t.key(r.Region, old.KeyID); err != nil {
 			return nil, err
 		}
 		return nil, s.judge(r, actionDeleteAlias, key)
 	})
-	if err == nil && key != nil {
+	if err == nil {
 		r.Keys = append(r.Keys, key.ARN())
 	}
 	return out, err
 }
 
 // changeAlias puts in the place of the caller's alias (nil if there is none) what f gives for it, nil for nothing, and
-// keeps the index of each key's aliases in step.
+// keeps the index of each key's aliases in step. The alias of a key that has ended is none, written or not.
 func (s *Service) changeAlias(ctx context.Context, r *Request, name string, f func(t *recorder, old *Alias) (*Alias, error)) (*Empty, error) {
 	record := aliasRecords(r.Caller.Account, r.Region) + name
 	err := s.update(ctx, func(t *recorder) error {
-		old, err := read[Alias](t, record)
+		written, err := read[Alias](t, record)
+		if err != nil {
+			return err
+		}
+		old, err := t.inForce(r.Region, written)
 		if err != nil {
 			return err
 		}
@@ -128,8 +132,8 @@ func (s *Service) changeAlias(ctx context.Context, r *Request, name string, f fu
 		if err != nil {
 			return err
 		}
-		if old != nil {
-			if err := t.remove(keyAliases(r.Region, old.KeyID) + name); err != nil {
+		if written != nil {
+			if err := t.remove(keyAliases(r.Region, written.KeyID) + name); err != nil {
 				return err
 			}
 		}
@@ -145,6 +149,18 @@ func (s *Service) changeAlias(ctx context.Context, r *Request, name string, f fu
 		return nil, err
 	}
 	return &Empty{}, nil
+}
+
+// inForce gives the alias if its key has not ended, and nil otherwise.
+func (t *recorder) inForce(region string, alias *Alias) (*Alias, error) {
+	if alias == nil {
+		return nil, nil
+	}
+	key, err := t.key(region, alias.KeyID)
+	if err != nil || key == nil {
+		return nil, err
+	}
+	return alias, nil
 }
 
 // checkAliasTarget checks, inside the transaction, that the key may have the alias.

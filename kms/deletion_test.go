@@ -151,10 +151,12 @@ func TestDeletionOfAliases(t *testing.T) {
 	require.NoError(t, r.update(t.Context(), func(tx *recorder) error { // an entry too many
 		return tx.mark(keyAliases(testRegion, doomed.KeyId) + "alias/other")
 	}))
-	r.clock.set(r.scheduleDeletion(t, doomed.KeyId)) // the key has ended, and its aliases stay for now
-	_, err := r.UpdateAlias(t.Context(), newRequest("UpdateAlias"), &UpdateAliasInput{AliasName: "alias/7", TargetKeyId: other.KeyId})
-	require.NoError(t, err)
-	_, err = r.DeleteAlias(t.Context(), newRequest("DeleteAlias"), &DeleteAliasInput{AliasName: "alias/8"})
+	r.clock.set(r.scheduleDeletion(t, doomed.KeyId)) // the key has ended, and with it its aliases, whose records stay for now
+	updated, err := r.UpdateAlias(t.Context(), newRequest("UpdateAlias"), &UpdateAliasInput{AliasName: "alias/8", TargetKeyId: other.KeyId})
+	requireError(t, updated, err, NotFound, "Alias "+aliasARN(testAccount, testRegion, "alias/8")+" is not found.")
+	deleted, err := r.DeleteAlias(t.Context(), newRequest("DeleteAlias"), &DeleteAliasInput{AliasName: "alias/8"})
+	requireError(t, deleted, err, NotFound, "Alias "+aliasARN(testAccount, testRegion, "alias/8")+" is not found.")
+	_, err = r.CreateAlias(t.Context(), newRequest("CreateAlias"), &CreateAliasInput{AliasName: "alias/7", TargetKeyId: other.KeyId})
 	require.NoError(t, err)
 	require.Equal(t, longestWait, r.attendAll(t.Context()))
 	requireGone(t, r.Service, doomed.KeyId)
