@@ -384,8 +384,8 @@ func (soundToken) ReEncrypt(_ context.Context, o hsm.Opening, _ hsm.Sealing) (hs
 
 func (soundToken) Random(context.Context, []byte) error { return nil }
 
-func (soundToken) ImportRoutes(context.Context) (map[hsm.ImportWrap]hsm.ImportRoute, error) {
-	return map[hsm.ImportWrap]hsm.ImportRoute{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.OnToken}, nil
+func (soundToken) ImportRoutes(context.Context, hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
+	return map[hsm.ImportWrap]hsm.Route{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.OnToken}, nil
 }
 
 // ImportKey gives the material that newTestKey gives firstKey, so that it can be imported again.
