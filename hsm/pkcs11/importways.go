@@ -146,7 +146,7 @@ func (s *session) routes() []hsm.Route {
 
 // newTrial makes a throw-away key pair. The caller clears the landing in any case.
 func (s *session) newTrial(w *ways) (*landing, error) {
-	t := importPair{bits: 2048, label: "probe", uses: []uint{p11.CKA_UNWRAP, p11.CKA_DECRYPT}}
+	t := template{kind: hsm.RSA2048Import, label: "probe", uses: []uint{p11.CKA_UNWRAP, p11.CKA_DECRYPT}}
 	if len(s.routes()) == 1 {
 		t.uses = t.uses[:1]
 	}
@@ -158,7 +158,12 @@ func (s *session) newTrial(w *ways) (*landing, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.newLanding(w, private, public)
+	parsed, err := publicOf(hsm.KeyRef{Kind: t.kind, Public: public})
+	if err != nil {
+		_ = s.destroy(private)
+		return nil, err
+	}
+	l, err := s.newLanding(w, private, parsed)
 	l.made = append(l.made, private)
 	return l, err
 }
