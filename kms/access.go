@@ -114,6 +114,22 @@ func usable(r *Request, a action, key *Key) error {
 	return nil
 }
 
+// able is usable for an action that has an algorithm: the key must have it, and its token carry it out.
+func (s *Service) able(ctx context.Context, r *Request, a action, key *Key, algorithm hsm.Algorithm) error {
+	if err := ableInProcess(r, a, key, algorithm); err != nil {
+		return err
+	}
+	return s.supports(ctx, key, algorithm)
+}
+
+// ableInProcess is able for what is done without the token.
+func ableInProcess(r *Request, a action, key *Key, algorithm hsm.Algorithm) error {
+	if err := usable(r, a, key); err != nil {
+		return err
+	}
+	return checkAlgorithm(key, algorithm)
+}
+
 // checkGrantTokens refuses grant tokens: no grant was ever given, so no token can be valid.
 func checkGrantTokens(tokens []string) error {
 	if len(tokens) > 0 {

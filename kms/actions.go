@@ -20,6 +20,7 @@ var (
 	actionDecrypt                   = action{permission: "Decrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
 	actionDeleteAlias               = action{permission: "DeleteAlias", states: anyState}
 	actionDeleteImportedKeyMaterial = action{permission: "DeleteImportedKeyMaterial", states: unimporting}
+	actionDeriveSharedSecret        = action{permission: "DeriveSharedSecret", states: cryptographic, aliases: true, usage: KeyAgreement}
 	actionDescribeKey               = action{permission: "DescribeKey", states: anyState, aliases: true}
 	actionDisableKey                = action{permission: "DisableKey", states: toggling}
 	actionDisableKeyRotation        = action{permission: "DisableKeyRotation", states: autoRotating}
@@ -28,10 +29,14 @@ var (
 	actionEncrypt                   = action{permission: "Encrypt", states: cryptographic, aliases: true, usage: EncryptDecrypt}
 	actionGenerateDataKey           = action{permission: "GenerateDataKey", states: cryptographic, aliases: true, usage: EncryptDecrypt}
 	actionGenerateDataKeyBlind      = action{permission: "GenerateDataKeyWithoutPlaintext", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKeyPair       = action{permission: "GenerateDataKeyPair", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKeyPairBlind  = action{permission: "GenerateDataKeyPairWithoutPlaintext", states: cryptographic, aliases: true, usage: EncryptDecrypt}
+	actionGenerateMac               = action{permission: "GenerateMac", states: cryptographic, aliases: true, usage: GenerateVerifyMac}
 	actionGetKeyLastUsage           = action{permission: "GetKeyLastUsage", states: anyState}
 	actionGetKeyPolicy              = action{permission: "GetKeyPolicy", states: anyState}
 	actionGetKeyRotationStatus      = action{permission: "GetKeyRotationStatus", states: rotationStatus}
 	actionGetParametersForImport    = action{permission: "GetParametersForImport", states: importPreparing}
+	actionGetPublicKey              = action{permission: "GetPublicKey", states: cryptographic, aliases: true}
 	actionImportKeyMaterial         = action{permission: "ImportKeyMaterial", states: importing}
 	actionListAliases               = action{permission: "ListAliases", states: anyState}
 	actionListKeyPolicies           = action{permission: "ListKeyPolicies", states: anyState}
@@ -42,8 +47,11 @@ var (
 	actionReEncryptTo               = action{permission: "ReEncryptTo", states: cryptographic, aliases: true, usage: EncryptDecrypt}
 	actionRotateKeyOnDemand         = action{permission: "RotateKeyOnDemand", states: rotatingNow}
 	actionScheduleKeyDeletion       = action{permission: "ScheduleKeyDeletion", states: scheduling}
+	actionSign                      = action{permission: "Sign", states: cryptographic, aliases: true, usage: SignVerify}
 	actionTagResource               = action{permission: "TagResource", states: unlessDying}
 	actionUntagResource             = action{permission: "UntagResource", states: unlessDying}
 	actionUpdateAlias               = action{permission: "UpdateAlias", states: unlessDying}
 	actionUpdateKeyDescription      = action{permission: "UpdateKeyDescription", states: unlessDying}
+	actionVerify                    = action{permission: "Verify", states: cryptographic, aliases: true, usage: SignVerify}
+	actionVerifyMac                 = action{permission: "VerifyMac", states: cryptographic, aliases: true, usage: GenerateVerifyMac}
 )

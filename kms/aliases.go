@@ -73,7 +73,8 @@ func (s *Service) CreateAlias(ctx context.Context, r *Request, in *CreateAliasIn
 	})
 }
 
-// UpdateAlias points an alias at another key.
+// UpdateAlias points an alias at another key, which must be of the same type and for the same usage: code that uses the alias
+// goes on working.
 func (s *Service) UpdateAlias(ctx context.Context, r *Request, in *UpdateAliasInput) (*Empty, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
@@ -88,6 +89,9 @@ func (s *Service) UpdateAlias(ctx context.Context, r *Request, in *UpdateAliasIn
 			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, in.AliasName))
 		}
 		if err := checkAliasTarget(t, actionUpdateAlias, key, in.AliasName); err != nil {
+			return nil, err
+		}
+		if err := checkAliasMove(t, old, key); err != nil {
 			return nil, err
 		}
 		return &Alias{Name: in.AliasName, KeyID: key.ID, Created: old.Created, Updated: now}, nil
@@ -258,4 +262,17 @@ func (s *Service) aliasEntries(ctx context.Context, r *Request, names []string) 
 		return key == nil
 	})
 	return entries, err
+}
+
+// checkAliasMove checks that an alias may leave its key, unless that is gone, for another one.
+func checkAliasMove(t *recorder, alias *Alias, to *Key) error {
+	from, err := t.key(to.Region, alias.KeyID)
+	if err != nil || from == nil {
+		return err
+	}
+	if from.symmetric() != to.symmetric() || from.Usage != to.Usage {
+		return Errorf(Validation, "Alias %s cannot be updated from a key with KeySpec %s and KeyUsage %s to a key with KeySpec %s and KeyUsage %s.",
+			alias.Name, from.Spec, from.Usage, to.Spec, to.Usage)
+	}
+	return nil
 }

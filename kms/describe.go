@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"hsmkms/hsm"
 	"hsmkms/store"
 )
 
@@ -14,26 +15,26 @@ type KeyMetadata struct {
 	Arn                         string
 	CloudHsmClusterId           string `json:",omitempty"`
 	CreationDate                Timestamp
-	CurrentKeyMaterialId        string                `json:",omitempty"`
-	CustomKeyStoreId            string                `json:",omitempty"`
-	CustomerMasterKeySpec       KeySpec               `json:",omitempty"`
-	DeletionDate                *Timestamp            `json:",omitempty"`
-	Description                 string                // present even when empty
-	Enabled                     bool                  // present even when false
-	EncryptionAlgorithms        []EncryptionAlgorithm `json:",omitempty"`
-	ExpirationModel             string                `json:",omitempty"`
-	KeyAgreementAlgorithms      []string              `json:",omitempty"`
+	CurrentKeyMaterialId        string          `json:",omitempty"`
+	CustomKeyStoreId            string          `json:",omitempty"`
+	CustomerMasterKeySpec       KeySpec         `json:",omitempty"`
+	DeletionDate                *Timestamp      `json:",omitempty"`
+	Description                 string          // present even when empty
+	Enabled                     bool            // present even when false
+	EncryptionAlgorithms        []hsm.Algorithm `json:",omitempty"`
+	ExpirationModel             string          `json:",omitempty"`
+	KeyAgreementAlgorithms      []hsm.Algorithm `json:",omitempty"`
 	KeyId                       string
 	KeyManager                  string
 	KeySpec                     KeySpec
 	KeyState                    KeyState
 	KeyUsage                    KeyUsage
-	MacAlgorithms               []string                  `json:",omitempty"`
+	MacAlgorithms               []hsm.Algorithm           `json:",omitempty"`
 	MultiRegion                 bool                      // present even when false
 	MultiRegionConfiguration    *MultiRegionConfiguration `json:",omitempty"`
 	Origin                      Origin
 	PendingDeletionWindowInDays *int32               `json:",omitempty"`
-	SigningAlgorithms           []string             `json:",omitempty"`
+	SigningAlgorithms           []hsm.Algorithm      `json:",omitempty"`
 	ValidTo                     *Timestamp           `json:",omitempty"`
 	XksKeyConfiguration         *XksKeyConfiguration `json:",omitempty"`
 }
@@ -81,23 +82,26 @@ func (s *Service) DescribeKey(ctx context.Context, r *Request, in *DescribeKeyIn
 
 func (k *Key) metadata() *KeyMetadata {
 	m := &KeyMetadata{
-		AWSAccountId:          k.Account,
-		Arn:                   k.ARN(),
-		CreationDate:          Timestamp{k.Created},
-		CustomerMasterKeySpec: k.Spec,
-		Description:           k.Description,
-		Enabled:               k.State == Enabled,
-		EncryptionAlgorithms:  specs[k.Spec].encryption,
-		KeyId:                 k.ID,
-		KeyManager:            "CUSTOMER",
-		KeySpec:               k.Spec,
-		KeyState:              k.State,
-		KeyUsage:              k.Usage,
-		MultiRegion:           k.MultiRegion,
-		Origin:                k.Origin,
+		AWSAccountId:           k.Account,
+		Arn:                    k.ARN(),
+		CreationDate:           Timestamp{k.Created},
+		CustomerMasterKeySpec:  k.Spec,
+		Description:            k.Description,
+		Enabled:                k.State == Enabled,
+		EncryptionAlgorithms:   k.algorithms(EncryptDecrypt),
+		KeyAgreementAlgorithms: k.algorithms(KeyAgreement),
+		KeyId:                  k.ID,
+		KeyManager:             "CUSTOMER",
+		KeySpec:                k.Spec,
+		KeyState:               k.State,
+		KeyUsage:               k.Usage,
+		MacAlgorithms:          k.algorithms(GenerateVerifyMac),
+		MultiRegion:            k.MultiRegion,
+		Origin:                 k.Origin,
+		SigningAlgorithms:      k.algorithms(SignVerify),
 	}
 	if material := k.current(); material != nil {
-		m.CurrentKeyMaterialId = material.ID
+		m.CurrentKeyMaterialId = k.shownID(material)
 	}
 	if k.State == PendingDeletion {
 		m.DeletionDate = &Timestamp{k.Deletion}

@@ -79,8 +79,8 @@ func (m *memoryToken) GenerateKey(_ context.Context, r hsm.KeyRequest) (hsm.KeyR
 	return m.add(r), nil
 }
 
-func (m *memoryToken) ImportRoutes(context.Context) (map[hsm.ImportWrap]hsm.ImportRoute, error) {
-	return map[hsm.ImportWrap]hsm.ImportRoute{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess}, m.failures["ImportRoutes"]
+func (m *memoryToken) ImportRoutes(context.Context, hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
+	return map[hsm.ImportWrap]hsm.Route{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess}, m.failures["ImportRoutes"]
 }
 
 func (m *memoryToken) ImportKey(_ context.Context, r hsm.ImportRequest) (hsm.Imported, error) {

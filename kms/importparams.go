@@ -96,7 +96,7 @@ func (s *Service) wrappingKey(ctx context.Context, key *Key, in *GetParametersFo
 	if !slices.Contains(importables[key.Spec].wraps, wrap) {
 		return hsm.KeyRequest{}, Errorf(UnsupportedOperation, "WrappingAlgorithm %s is not supported for KeySpec %s.", wrap, key.Spec)
 	}
-	routes, err := s.cfg.Regions[key.Region].Token.ImportRoutes(ctx)
+	routes, err := s.cfg.Regions[key.Region].Token.ImportRoutes(ctx, importables[key.Spec].kind)
 	if err != nil {
 		return hsm.KeyRequest{}, TokenError(err)
 	}

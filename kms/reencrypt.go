@@ -11,10 +11,10 @@ import (
 type ReEncryptInput struct {
 	CiphertextBlob                 []byte
 	SourceKeyId                    string
-	SourceEncryptionAlgorithm      EncryptionAlgorithm
+	SourceEncryptionAlgorithm      hsm.Algorithm
 	SourceEncryptionContext        map[string]string
 	DestinationKeyId               string
-	DestinationEncryptionAlgorithm EncryptionAlgorithm
+	DestinationEncryptionAlgorithm hsm.Algorithm
 	DestinationEncryptionContext   map[string]string
 	GrantTokens                    []string
 	DryRun                         bool
@@ -23,13 +23,13 @@ type ReEncryptInput struct {
 
 // ReEncryptOutput is the output of ReEncrypt.
 type ReEncryptOutput struct {
-	CiphertextBlob                 []byte              `json:",omitempty"`
-	DestinationEncryptionAlgorithm EncryptionAlgorithm `json:",omitempty"`
-	DestinationKeyMaterialId       string              `json:",omitempty"`
-	KeyId                          string              `json:",omitempty"`
-	SourceEncryptionAlgorithm      EncryptionAlgorithm `json:",omitempty"`
-	SourceKeyId                    string              `json:",omitempty"`
-	SourceKeyMaterialId            string              `json:",omitempty"`
+	CiphertextBlob                 []byte        `json:",omitempty"`
+	DestinationEncryptionAlgorithm hsm.Algorithm `json:",omitempty"`
+	DestinationKeyMaterialId       string        `json:",omitempty"`
+	KeyId                          string        `json:",omitempty"`
+	SourceEncryptionAlgorithm      hsm.Algorithm `json:",omitempty"`
+	SourceKeyId                    string        `json:",omitempty"`
+	SourceKeyMaterialId            string        `json:",omitempty"`
 }
 
 // ReEncrypt decrypts a ciphertext under its source key and encrypts the plaintext under the destination key, in one
@@ -52,6 +52,11 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 	if from.material == nil {
 		return nil, dryRun()
 	}
+	if size, known := from.plaintextSize(); known {
+		if err := to.fits(size); err != nil {
+			return nil, err
+		}
+	}
 	blob, err := from.reEncrypt(ctx, to)
 	if err != nil {
 		return nil, err
@@ -64,11 +69,11 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 	return &ReEncryptOutput{
 		CiphertextBlob:                 blob,
 		KeyId:                          to.key.ARN(),
-		DestinationEncryptionAlgorithm: AlgorithmSymmetric,
-		DestinationKeyMaterialId:       to.key.current().ID,
+		DestinationEncryptionAlgorithm: to.sealing.Algorithm,
+		DestinationKeyMaterialId:       to.key.shownID(to.key.current()),
 		SourceKeyId:                    from.key.ARN(),
-		SourceEncryptionAlgorithm:      AlgorithmSymmetric,
-		SourceKeyMaterialId:            from.material.ID,
+		SourceEncryptionAlgorithm:      from.opening.Algorithm,
+		SourceKeyMaterialId:            from.key.shownID(from.material),
 	}, nil
 }
 
@@ -84,7 +89,7 @@ func (f *source) reEncrypt(ctx context.Context, to *destination) ([]byte, error)
 		return nil, openError(to.meter.s.lost(ctx, f.key, f.opening.Key, err))
 	}
 	if err != nil {
-		return nil, TokenError(to.meter.s.lost(ctx, to.key, to.sealing.Key, err))
+		return nil, to.sealError(ctx, err)
 	}
-	return marshal(to.header, sealed)
+	return to.marshal(sealed)
 }

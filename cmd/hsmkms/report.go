@@ -36,7 +36,7 @@ func reportImports(ctx context.Context, rooms *rooms, log *slog.Logger) {
 
 // reportImportsOf tells of one token, unless it fails.
 func reportImportsOf(ctx context.Context, region string, token hsm.Token, log *slog.Logger) bool {
-	routes, err := token.ImportRoutes(ctx)
+	routes, err := token.ImportRoutes(ctx, hsm.AES256)
 	if err != nil {
 		if ctx.Err() == nil {
 			log.Error("trying out how the token imports key material", "region", region, "error", err)
