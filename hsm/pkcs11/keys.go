@@ -1,9 +1,11 @@
 package pkcs11
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -211,6 +213,9 @@ func (k *keys) object(s *session, id hsm.KeyID) (p11.ObjectHandle, error) {
 	if err != nil {
 		return 0, k.ofAnchor(err)
 	}
+	if len(found) > 1 { // a key pair of crypto11's, both halves of which have the CKA_ID
+		found = slices.DeleteFunc(found, k.anchor.isPublic)
+	}
 	if len(found) == 0 {
 		if err := k.anchor.loggedIn(); err != nil {
 			return 0, k.ofAnchor(err)
@@ -219,6 +224,11 @@ func (k *keys) object(s *session, id hsm.KeyID) (p11.ObjectHandle, error) {
 	}
 	k.know(id, found[0])
 	return found[0], nil
+}
+
+// isPublic tells whether an object is a public key.
+func (s *session) isPublic(object p11.ObjectHandle) bool {
+	return bytes.Equal(s.attribute(object, p11.CKA_CLASS), p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY).Value)
 }
 
 // ckaID gives the CKA_ID that a name stands for. Every key has one name only.
