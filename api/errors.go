@@ -13,7 +13,7 @@ import (
 // errorBody is the body of an error answer. AWS's modelled errors have a lower-case message; some have none.
 type errorBody struct {
 	Type    kms.ErrorType `json:"__type"`
-	Message string        `json:"message,omitempty"`
+	Message *string       `json:"message,omitempty"`
 }
 
 // internalMessage is all that a caller learns of an internal error.
@@ -21,14 +21,18 @@ const internalMessage = "An internal error occurred. The request can be retried.
 
 // writeError writes the body of an error answer and gives its status: 500 for what the model calls a fault, 400 else.
 func (s *Server) writeError(out *bytes.Buffer, err error) int {
-	body := errorBody{Type: kms.InternalError, Message: internalMessage}
+	text := internalMessage
+	body := errorBody{Type: kms.InternalError, Message: &text}
 	var shown *kms.Error
 	if errors.As(err, &shown) {
-		body = errorBody{Type: shown.Type, Message: shown.Message}
+		body.Type, text = shown.Type, shown.Message
+		if text == "" && shown.Type != kms.Validation { // which has an empty one then, unlike the others
+			body.Message = nil
+		}
 	}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
-	// A struct of two strings can always be encoded.
+	// A struct of strings can always be encoded.
 	_ = encoder.Encode(body)
 	out.Truncate(out.Len() - 1)
 	if s.isFault(body.Type) {

@@ -24,6 +24,7 @@ func TestWriteError(t *testing.T) {
 	}{
 		`{"__type":"NotFoundException","message":"Key 'x' does not exist"}`: {kms.Errorf(kms.NotFound, "Key 'x' does not exist"), http.StatusBadRequest},
 		`{"__type":"InvalidCiphertextException"}`:                           {&kms.Error{Type: kms.InvalidCiphertext, Cause: errors.New("secret")}, http.StatusBadRequest},
+		`{"__type":"ValidationException","message":""}`:                     {&kms.Error{Type: kms.Validation}, http.StatusBadRequest},
 		`{"__type":"ValidationException","message":"a<b & \"c\""}`:          {kms.Errorf(kms.Validation, `a<b & "c"`), http.StatusBadRequest},
 		`{"__type":"DependencyTimeoutException","message":"x"}`:             {kms.Errorf(kms.DependencyTimeout, "x"), http.StatusInternalServerError},
 		`{"__type":"KMSInternalException","message":"` + internalMessage + `"}`: {

@@ -13,6 +13,8 @@ type Class string
 const (
 	// BadInput: the data does not fit the key: a forged or damaged ciphertext, another IV or AAD.
 	BadInput Class = "bad_input"
+	// TooLong: the plaintext is longer than the algorithm takes.
+	TooLong Class = "too_long"
 	// WrongMaterial: imported key material was decrypted, but is not a key of the kind that was asked for.
 	WrongMaterial Class = "wrong_material"
 	// KeyMissing: the token does not have the key.

@@ -65,7 +65,73 @@ const (
 	RSA2048Import KeyKind = "RSA_2048_IMPORT"
 	RSA3072Import KeyKind = "RSA_3072_IMPORT"
 	RSA4096Import KeyKind = "RSA_4096_IMPORT"
+
+	// Key pairs that decrypt what was encrypted to their public key.
+	RSA2048Decrypt KeyKind = "RSA_2048_DECRYPT"
+	RSA3072Decrypt KeyKind = "RSA_3072_DECRYPT"
+	RSA4096Decrypt KeyKind = "RSA_4096_DECRYPT"
+	// Key pairs that sign.
+	RSA2048Sign   KeyKind = "RSA_2048_SIGN"
+	RSA3072Sign   KeyKind = "RSA_3072_SIGN"
+	RSA4096Sign   KeyKind = "RSA_4096_SIGN"
+	P256Sign      KeyKind = "P256_SIGN"
+	P384Sign      KeyKind = "P384_SIGN"
+	P521Sign      KeyKind = "P521_SIGN"
+	Secp256k1Sign KeyKind = "SECP256K1_SIGN"
+	Ed25519Sign   KeyKind = "ED25519_SIGN"
+	MLDSA44Sign   KeyKind = "ML_DSA_44_SIGN"
+	MLDSA65Sign   KeyKind = "ML_DSA_65_SIGN"
+	MLDSA87Sign   KeyKind = "ML_DSA_87_SIGN"
+	// Key pairs that agree on secrets.
+	P256Derive KeyKind = "P256_DERIVE"
+	P384Derive KeyKind = "P384_DERIVE"
+	P521Derive KeyKind = "P521_DERIVE"
+	// Keys of 28, 32, 48 and 64 bytes that make MACs.
+	HMAC224 KeyKind = "HMAC_224"
+	HMAC256 KeyKind = "HMAC_256"
+	HMAC384 KeyKind = "HMAC_384"
+	HMAC512 KeyKind = "HMAC_512"
 )
+
+// Algorithm is what a key does, by its name in the AWS API.
+type Algorithm string
+
+// The algorithms. OAEP uses its hash for MGF1 too, and no label; PSS likewise, with a salt as long as the hash.
+const (
+	SymmetricDefault Algorithm = "SYMMETRIC_DEFAULT" // AES-256-GCM; the empty Algorithm means it too
+	OAEPWithSHA1     Algorithm = "RSAES_OAEP_SHA_1"
+	OAEPWithSHA256   Algorithm = "RSAES_OAEP_SHA_256"
+
+	PSSWithSHA256   Algorithm = "RSASSA_PSS_SHA_256"
+	PSSWithSHA384   Algorithm = "RSASSA_PSS_SHA_384"
+	PSSWithSHA512   Algorithm = "RSASSA_PSS_SHA_512"
+	PKCS1WithSHA256 Algorithm = "RSASSA_PKCS1_V1_5_SHA_256"
+	PKCS1WithSHA384 Algorithm = "RSASSA_PKCS1_V1_5_SHA_384"
+	PKCS1WithSHA512 Algorithm = "RSASSA_PKCS1_V1_5_SHA_512"
+	ECDSAWithSHA256 Algorithm = "ECDSA_SHA_256"
+	ECDSAWithSHA384 Algorithm = "ECDSA_SHA_384"
+	ECDSAWithSHA512 Algorithm = "ECDSA_SHA_512"
+	Ed25519         Algorithm = "ED25519_SHA_512"
+	Ed25519ph       Algorithm = "ED25519_PH_SHA_512"
+	MLDSA           Algorithm = "ML_DSA_SHAKE_256"
+
+	HMACWithSHA224 Algorithm = "HMAC_SHA_224"
+	HMACWithSHA256 Algorithm = "HMAC_SHA_256"
+	HMACWithSHA384 Algorithm = "HMAC_SHA_384"
+	HMACWithSHA512 Algorithm = "HMAC_SHA_512"
+
+	ECDH Algorithm = "ECDH"
+)
+
+// Support is what a token was seen to do with keys of a kind, not what its mechanism list says.
+type Support struct {
+	// Algorithms are those that it carries out, each with its route: InProcess when the token does the operation with the
+	// private key alone and the process the rest, with the plaintext passing through it.
+	Algorithms map[Algorithm]Route
+	// Wraps tells whether such keys can live outside the token, wrapped. Where they cannot, GenerateKey and ImportKey make an
+	// object of the token even when WrapUnder is set.
+	Wraps bool
+}
 
 // KeyRequest asks for new key material.
 type KeyRequest struct {
@@ -90,16 +156,16 @@ const (
 	RSAAESSHA256 ImportWrap = "RSA_AES_KEY_WRAP_SHA_256"
 )
 
-// ImportRoute is the way that imported material takes.
-type ImportRoute string
+// Route is the way that plaintext or imported material takes.
+type Route string
 
 // The routes.
 const (
 	// OnToken means that the token decrypts the material with C_UnwrapKey. No byte of it is seen by the process.
-	OnToken ImportRoute = "on_token"
-	// InProcess means that the token cannot undo the padding, so the process does, and hands what was wrapped (the material,
-	// or the AES key over it) to the token with C_CreateObject. It is wiped.
-	InProcess ImportRoute = "in_process"
+	OnToken Route = "on_token"
+	// InProcess means that the token cannot undo the padding, so the process does; of imported material it hands what was
+	// wrapped (the material, or the AES key over it) to the token with C_CreateObject. It is wiped.
+	InProcess Route = "in_process"
 )
 
 // ImportRequest asks for a key of imported material.
@@ -139,14 +205,40 @@ type Sealed struct {
 // Sealing says under which key, and bound to what, a plaintext is to be encrypted.
 type Sealing struct {
 	Key KeyRef
-	AAD AAD
+	// Algorithm is SymmetricDefault or, for a key pair, one of OAEP, which binds nothing: AAD then means nothing, and of the
+	// Sealed there is Data alone. The public key is used in the process.
+	Algorithm Algorithm
+	AAD       AAD
 }
 
 // Opening says what is to be decrypted, and under which key.
 type Opening struct {
-	Key    KeyRef
-	AAD    AAD
-	Sealed Sealed
+	Key KeyRef
+	// Algorithm is as in Sealing.
+	Algorithm Algorithm
+	AAD       AAD
+	Sealed    Sealed
+}
+
+// MaxMessage is the longest message that is signed or authenticated whole, in bytes: the AWS API has no longer ones.
+const MaxMessage = 4096
+
+// Signing says what is to be signed.
+type Signing struct {
+	Key       KeyRef
+	Algorithm Algorithm
+	// Input is the digest of the message by the hash of the algorithm; for Ed25519 the message itself; for Ed25519ph its
+	// SHA-512; for MLDSA the message or, with Mu, the 64 bytes of the message representative (FIPS 204, section 6.2).
+	Input []byte
+	Mu    bool
+}
+
+// DataPair is a key pair for use outside of the token.
+type DataPair struct {
+	// Private is the private key, a DER PrivateKeyInfo (PKCS#8, RFC 5958), which the caller wipes.
+	Private []byte
+	// Public is the public key, a DER SubjectPublicKeyInfo.
+	Public []byte
 }
 
 // Object is a persistent object that hsmkms made on the token.
@@ -165,9 +257,13 @@ type Token interface {
 	// reference behind, but may leave an object that Objects reports.
 	GenerateKey(ctx context.Context, r KeyRequest) (KeyRef, error)
 
-	// ImportRoutes tells which route material takes that is encrypted in each way; a way that the token does not have is
-	// not in the map. It may take seconds at the first call and is answered from memory later.
-	ImportRoutes(ctx context.Context) (map[ImportWrap]ImportRoute, error)
+	// Support tells what the token does with keys of a kind; without any algorithm, it cannot carry such keys. It is found
+	// out with throw-away session keys: that may take seconds at the first call, and is answered from memory later.
+	Support(ctx context.Context, kind KeyKind) (Support, error)
+
+	// ImportRoutes tells which route material for a key of a kind takes that is encrypted in each way; a way that the token
+	// does not have is not in the map. It may take seconds at the first call and is answered from memory later.
+	ImportRoutes(ctx context.Context, kind KeyKind) (map[ImportWrap]Route, error)
 
 	// ImportKey makes a key of imported material and proves that it works before it returns. Material that cannot be
 	// decrypted gives the class BadInput, material of the wrong length or form WrongMaterial, and a way that the token
@@ -178,7 +274,8 @@ type Token interface {
 	// is no error if there is none.
 	DestroyKey(ctx context.Context, key KeyRef) error
 
-	// Encrypt encrypts 1 to MaxPlaintext bytes with a fresh IV.
+	// Encrypt encrypts 1 to MaxPlaintext bytes with a fresh IV, or under a key pair. What its algorithm cannot take gives the
+	// class TooLong.
 	Encrypt(ctx context.Context, s Sealing, plaintext []byte) (Sealed, error)
 
 	// Decrypt returns the plaintext, which the caller must wipe. A ciphertext, IV or AAD that does not belong to the
@@ -186,8 +283,23 @@ type Token interface {
 	Decrypt(ctx context.Context, o Opening) ([]byte, error)
 
 	// ReEncrypt decrypts and encrypts in one visit to the token. The plaintext does not outlive the call and is wiped
-	// on every path. Failures of the source are marked by Error.Source.
+	// on every path; a public key of the destination is used in the process, by a library that keeps traces of what it
+	// encrypts. Failures of the source are marked by Error.Source.
 	ReEncrypt(ctx context.Context, o Opening, s Sealing) (Sealed, error)
+
+	// Sign signs, and gives the signature in the form of the AWS API: ECDSA in DER, the others as the algorithm has it.
+	Sign(ctx context.Context, s Signing) ([]byte, error)
+
+	// MAC authenticates a message of up to MaxMessage bytes.
+	MAC(ctx context.Context, key KeyRef, algorithm Algorithm, message []byte) ([]byte, error)
+
+	// DeriveSecret agrees on a secret with the owner of another key on the same curve, whose point is given uncompressed (SEC 1,
+	// section 2.3.3): the x coordinate of the product (NIST SP 800-56A, section 5.7.1.2), which the caller wipes. A point that
+	// is not on the curve gives the class BadInput.
+	DeriveSecret(ctx context.Context, key KeyRef, point []byte) ([]byte, error)
+
+	// GenerateDataPair makes a key pair of one of the kinds that sign and gives it out. Nothing of it stays on the token.
+	GenerateDataPair(ctx context.Context, kind KeyKind) (DataPair, error)
 
 	// Random fills b from the token's generator.
 	Random(ctx context.Context, b []byte) error

@@ -191,7 +191,7 @@ func (s *Service) find(ctx context.Context, name keyName) (*Key, error) {
 		return nil, err
 	case key != nil && key.Account == name.account:
 		return key, nil
-	case name.alias != "": // it goes the way of its key, a moment later
+	case name.alias != "": // it goes the way of its key
 		return nil, aliasNotFound(name.arn())
 	default:
 		return nil, notFound(name.arn())
@@ -221,6 +221,22 @@ func usable(r *Request, a action, key *Key) error {
 		return Errorf(InvalidKeyUsage, "%s key usage is %s which is not valid for %s.", key.ARN(), key.Usage, r.Operation)
 	}
 	return nil
+}
+
+// able is usable for an action that has an algorithm: the key must have it, and its token carry it out.
+func (s *Service) able(ctx context.Context, r *Request, a action, key *Key, algorithm hsm.Algorithm) error {
+	if err := ableInProcess(r, a, key, algorithm); err != nil {
+		return err
+	}
+	return s.supports(ctx, key, algorithm)
+}
+
+// ableInProcess is able for what is done without the token.
+func ableInProcess(r *Request, a action, key *Key, algorithm hsm.Algorithm) error {
+	if err := usable(r, a, key); err != nil {
+		return err
+	}
+	return checkAlgorithm(key, algorithm)
 }
 
 // checkRecipient refuses attestation documents, which come from AWS Nitro Enclaves only.

@@ -23,6 +23,7 @@ var (
 	actionDecrypt                   = action{permission: "Decrypt", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
 	actionDeleteAlias               = action{permission: "DeleteAlias", states: anyState}
 	actionDeleteImportedKeyMaterial = action{permission: "DeleteImportedKeyMaterial", states: unimporting}
+	actionDeriveSharedSecret        = action{permission: "DeriveSharedSecret", states: cryptographic, foreign: true, aliases: true, usage: KeyAgreement}
 	actionDescribeKey               = action{permission: "DescribeKey", states: anyState, foreign: true, aliases: true}
 	actionDisableKey                = action{permission: "DisableKey", states: toggling}
 	actionDisableKeyRotation        = action{permission: "DisableKeyRotation", states: autoRotating}
@@ -31,10 +32,14 @@ var (
 	actionEncrypt                   = action{permission: "Encrypt", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
 	actionGenerateDataKey           = action{permission: "GenerateDataKey", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
 	actionGenerateDataKeyBlind      = action{permission: "GenerateDataKeyWithoutPlaintext", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKeyPair       = action{permission: "GenerateDataKeyPair", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
+	actionGenerateDataKeyPairBlind  = action{permission: "GenerateDataKeyPairWithoutPlaintext", states: cryptographic, foreign: true, aliases: true, usage: EncryptDecrypt}
+	actionGenerateMac               = action{permission: "GenerateMac", states: cryptographic, foreign: true, aliases: true, usage: GenerateVerifyMac}
 	actionGetKeyLastUsage           = action{permission: "GetKeyLastUsage", states: anyState}
 	actionGetKeyPolicy              = action{permission: "GetKeyPolicy", states: anyState}
 	actionGetKeyRotationStatus      = action{permission: "GetKeyRotationStatus", states: rotationStatus, foreign: true}
 	actionGetParametersForImport    = action{permission: "GetParametersForImport", states: importPreparing}
+	actionGetPublicKey              = action{permission: "GetPublicKey", states: cryptographic, foreign: true, aliases: true}
 	actionImportKeyMaterial         = action{permission: "ImportKeyMaterial", states: importing}
 	actionListAliases               = action{permission: "ListAliases", states: anyState}
 	actionListGrants                = action{permission: "ListGrants", states: anyState, foreign: true}
@@ -48,8 +53,11 @@ var (
 	actionRevokeGrant               = action{permission: "RevokeGrant", states: anyState, foreign: true}
 	actionRotateKeyOnDemand         = action{permission: "RotateKeyOnDemand", states: rotatingNow}
 	actionScheduleKeyDeletion       = action{permission: "ScheduleKeyDeletion", states: scheduling}
+	actionSign                      = action{permission: "Sign", states: cryptographic, foreign: true, aliases: true, usage: SignVerify}
 	actionTagResource               = action{permission: "TagResource", states: unlessDying}
 	actionUntagResource             = action{permission: "UntagResource", states: unlessDying}
 	actionUpdateAlias               = action{permission: "UpdateAlias", states: unlessDying}
 	actionUpdateKeyDescription      = action{permission: "UpdateKeyDescription", states: unlessDying}
+	actionVerify                    = action{permission: "Verify", states: cryptographic, foreign: true, aliases: true, usage: SignVerify}
+	actionVerifyMac                 = action{permission: "VerifyMac", states: cryptographic, foreign: true, aliases: true, usage: GenerateVerifyMac}
 )

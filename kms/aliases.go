@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"hsmkms/store"
@@ -80,7 +81,8 @@ func (s *Service) aliasTarget(ctx context.Context, r *Request, a action, name, k
 	return s.authorize(ctx, r, a, keyID, asked{})
 }
 
-// UpdateAlias points an alias at another key. The caller needs the permission for the one that it pointed at, too.
+// UpdateAlias points an alias at another key, which must be of the same type and for the same usage: code that uses the alias
+// goes on working. The caller needs the permission for the key that it pointed at, too.
 func (s *Service) UpdateAlias(ctx context.Context, r *Request, in *UpdateAliasInput) (*Empty, error) {
 	key, err := s.aliasTarget(ctx, r, actionUpdateAlias, in.AliasName, in.TargetKeyId)
 	if err != nil {
@@ -88,6 +90,9 @@ func (s *Service) UpdateAlias(ctx context.Context, r *Request, in *UpdateAliasIn
 	}
 	return s.changeOwnAlias(ctx, r, actionUpdateAlias, in.AliasName, func(t *recorder, old *Alias) (*Alias, error) {
 		if err := checkAliasTarget(t, actionUpdateAlias, key, in.AliasName); err != nil {
+			return nil, err
+		}
+		if err := checkAliasMove(t, old, key); err != nil {
 			return nil, err
 		}
 		return &Alias{Name: in.AliasName, KeyID: key.ID, Created: old.Created, Updated: s.cfg.Clock().UTC()}, nil
@@ -108,8 +113,7 @@ func (s *Service) DeleteAlias(ctx context.Context, r *Request, in *DeleteAliasIn
 // errMoved says that an alias points at another key than the one that was decided about.
 var errMoved = errors.New("the alias points at another key now")
 
-// changeOwnAlias is changeAlias for an alias that there is, if the caller may do the action with the key that it points at: none,
-// if that is deleted.
+// changeOwnAlias is changeAlias for an alias that there is, if the caller may do the action with the key that it points at.
 func (s *Service) changeOwnAlias(ctx context.Context, r *Request, a action, name string, f func(t *recorder, old *Alias) (*Alias, error)) (*Empty, error) {
 	keys := r.Keys
 	for {
@@ -122,10 +126,13 @@ func (s *Service) changeOwnAlias(ctx context.Context, r *Request, a action, name
 			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, name))
 		}
 		key, err := s.live(ctx, r.Region, old.KeyID)
-		if err == nil && key != nil {
-			err = s.permit(ctx, r, a, key, judgement{asked: &asked{}})
-		}
 		if err != nil {
+			return nil, err
+		}
+		if key == nil { // the alias ends with its key, a moment later
+			return nil, aliasNotFound(aliasARN(r.Caller.Account, r.Region, name))
+		}
+		if err := s.permit(ctx, r, a, key, judgement{asked: &asked{}}); err != nil {
 			return nil, err
 		}
 		out, err := s.changeAlias(ctx, r, name, func(t *recorder, now *Alias) (*Alias, error) {
@@ -142,11 +149,15 @@ func (s *Service) changeOwnAlias(ctx context.Context, r *Request, a action, name
 }
 
 // changeAlias puts in the place of the caller's alias (nil if there is none) what f gives for it, nil for nothing, and
-// keeps the index of each key's aliases in step.
+// keeps the index of each key's aliases in step. The alias of a key that has ended is none, written or not.
 func (s *Service) changeAlias(ctx context.Context, r *Request, name string, f func(t *recorder, old *Alias) (*Alias, error)) (*Empty, error) {
 	record := aliasRecords(r.Caller.Account, r.Region) + name
 	err := s.update(ctx, func(t *recorder) error {
-		old, err := read[Alias](t, record)
+		written, err := read[Alias](t, record)
+		if err != nil {
+			return err
+		}
+		old, err := t.inForce(r.Region, written)
 		if err != nil {
 			return err
 		}
@@ -154,8 +165,8 @@ func (s *Service) changeAlias(ctx context.Context, r *Request, name string, f fu
 		if err != nil {
 			return err
 		}
-		if old != nil {
-			if err := t.remove(keyAliases(r.Region, old.KeyID) + name); err != nil {
+		if written != nil {
+			if err := t.remove(keyAliases(r.Region, written.KeyID) + name); err != nil {
 				return err
 			}
 		}
@@ -181,6 +192,18 @@ func (s *Service) aliasesOf(ctx context.Context, key *Key) ([]string, error) {
 		entries[i] = strings.TrimPrefix(entries[i], prefix)
 	}
 	return entries, err
+}
+
+// inForce gives the alias if its key has not ended, and nil otherwise.
+func (t *recorder) inForce(region string, alias *Alias) (*Alias, error) {
+	if alias == nil {
+		return nil, nil
+	}
+	key, err := t.key(region, alias.KeyID)
+	if err != nil || key == nil {
+		return nil, err
+	}
+	return alias, nil
 }
 
 // checkAliasTarget checks, inside the transaction, that the key may have the alias.
@@ -252,7 +275,7 @@ func (s *Service) ListAliases(ctx context.Context, r *Request, in *ListAliasesIn
 	return out, err
 }
 
-// aliasEntries reads the aliases of a page. One that was deleted meanwhile is left out.
+// aliasEntries reads the aliases of a page. One that was deleted meanwhile, or whose key has ended, is left out.
 func (s *Service) aliasEntries(ctx context.Context, r *Request, names []string) ([]AliasListEntry, error) {
 	entries := make([]AliasListEntry, 0, len(names))
 	err := s.cfg.Store.View(ctx, func(reader store.Reader) error {
@@ -272,5 +295,26 @@ func (s *Service) aliasEntries(ctx context.Context, r *Request, names []string) 
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	entries = slices.DeleteFunc(entries, func(entry AliasListEntry) bool {
+		key, failed := s.live(ctx, r.Region, entry.TargetKeyId)
+		err = errors.Join(err, failed)
+		return key == nil
+	})
 	return entries, err
+}
+
+// checkAliasMove checks that an alias may leave its key, unless that is gone, for another one.
+func checkAliasMove(t *recorder, alias *Alias, to *Key) error {
+	from, err := t.key(to.Region, alias.KeyID)
+	if err != nil || from == nil {
+		return err
+	}
+	if from.symmetric() != to.symmetric() || from.Usage != to.Usage {
+		return Errorf(Validation, "Alias %s cannot be updated from a key with KeySpec %s and KeyUsage %s to a key with KeySpec %s and KeyUsage %s.",
+			alias.Name, from.Spec, from.Usage, to.Spec, to.Usage)
+	}
+	return nil
 }

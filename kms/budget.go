@@ -134,8 +134,12 @@ func freeNow(r store.Reader) (uint64, error) {
 }
 
 // take must succeed before each encryption under a key's material: it enters the encryption into the count. It fails
-// when the material has encrypted twice as often as it should, or when the count cannot be kept.
+// when the material has encrypted twice as often as it should, or when the count cannot be kept. Key pairs may encrypt as
+// often as they like.
 func (b *budget) take(ctx context.Context, key *Key, m *Material) error {
+	if !key.symmetric() {
+		return nil
+	}
 	c := b.counter(materialName{key.Region, m.ID})
 	if c.take() {
 		return nil
@@ -171,7 +175,7 @@ func (b *budget) refuse(key *Key, m *Material) error {
 // untaken takes an encryption out of the count again if it was certainly not made: the token had found the ciphertext
 // that was to be re-encrypted to be bad. Otherwise forgeries would use a key up.
 func (b *budget) untaken(key *Key, m *Material, failure *hsm.Error) {
-	if failure.Source && failure.Class == hsm.BadInput {
+	if key.symmetric() && failure.Source && failure.Class == hsm.BadInput {
 		b.counter(materialName{key.Region, m.ID}).left.Add(1)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"hsmkms/hsm"
 	"hsmkms/policy"
 )
 
@@ -18,16 +19,12 @@ func text[T ~string](key policy.ConditionKey, value T) given {
 	return given{key, policy.Optional(string(value))}
 }
 
-// cryptographicAsked is asked for an operation with an encryption algorithm.
-func cryptographicAsked(algorithm EncryptionAlgorithm, context map[string]string, tokens []string, same *bool) asked {
+// cryptographicAsked is asked for an operation with an encryption algorithm, and values of other condition keys.
+func cryptographicAsked(algorithm hsm.Algorithm, context map[string]string, tokens []string, values []given) asked {
 	if algorithm == "" {
-		algorithm = AlgorithmSymmetric
+		algorithm = hsm.SymmetricDefault
 	}
-	q := asked{context: context, tokens: tokens, values: []given{text(policy.KeyEncryptionAlgorithm, algorithm)}}
-	if same != nil {
-		q.values = append(q.values, given{policy.KeyReEncryptOnSameKey, policy.Flag(*same)})
-	}
-	return q
+	return asked{context: context, tokens: tokens, values: append(values, text(policy.KeyEncryptionAlgorithm, algorithm))}
 }
 
 // circumstances are the values of condition keys for one request and, unless it is about none, one key.

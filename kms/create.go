@@ -49,7 +49,11 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 	if err := checkPolicy(r.Caller, key, key.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
+	if err := s.carries(ctx, key); err != nil {
+		return nil, err
+	}
 	key.Created = s.cfg.Clock().UTC()
+	defer s.making.begin()()
 	if key.Origin == OriginKMS {
 		material, err := s.newMaterial(ctx, key)
 		if err != nil {
@@ -101,7 +105,7 @@ func newKey(r *Request, in *CreateKeyInput) (*Key, error) {
 	if err := checkTags(in.Tags); err != nil {
 		return nil, err
 	}
-	if !specs[keySpec].served {
+	if p, _ := purposeOf(keySpec, usage); p.kind == "" {
 		return nil, Errorf(UnsupportedOperation, "KeySpec %s is not supported.", keySpec)
 	}
 	key := &Key{
@@ -109,6 +113,9 @@ func newKey(r *Request, in *CreateKeyInput) (*Key, error) {
 		MultiRegion: in.MultiRegion, Description: in.Description, Policy: in.Policy, Tags: in.Tags,
 	}
 	if in.Origin == OriginExternal {
+		if _, importable := importables[keySpec]; !importable {
+			return nil, Errorf(UnsupportedOperation, "KeySpec %s is not supported for imported key material.", keySpec)
+		}
 		key.Origin, key.State = OriginExternal, PendingImport
 	}
 	if key.Policy == "" {
@@ -134,7 +141,7 @@ func wantedSpec(in *CreateKeyInput) (KeySpec, KeyUsage, error) {
 		}
 		usage = EncryptDecrypt
 	}
-	if !specs[keySpec].allows(usage) {
+	if _, possible := purposeOf(keySpec, usage); !possible {
 		return "", "", Errorf(Validation, "KeyUsage %s is not compatible with KeySpec %s", usage, keySpec)
 	}
 	return keySpec, usage, nil
@@ -181,12 +188,9 @@ func (s *Service) newMaterial(ctx context.Context, key *Key) (Material, error) {
 	if _, err := io.ReadFull(s.cfg.Rand, id[:]); err != nil {
 		return Material{}, fmt.Errorf("making key material id: %w", err)
 	}
-	ref, err := region.Token.GenerateKey(ctx, hsm.KeyRequest{Kind: hsm.AES256, Label: "kms/" + key.ID, WrapUnder: region.WrapUnder})
-	if hsm.ClassOf(err) == hsm.TokenFull {
-		return Material{}, &Error{Type: LimitExceeded, Message: "The HSM token has no room for another key.", Cause: err}
-	}
+	ref, err := region.Token.GenerateKey(ctx, hsm.KeyRequest{Kind: key.purpose().kind, Label: "kms/" + key.ID, WrapUnder: region.WrapUnder})
 	if err != nil {
-		return Material{}, TokenError(err)
+		return Material{}, roomError(err)
 	}
 	return Material{ID: hex.EncodeToString(id[:]), Ref: ref, Created: s.cfg.Clock().UTC(), Base: s.meter.base()}, nil
 }

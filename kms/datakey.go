@@ -1,6 +1,10 @@
 package kms
 
-import "context"
+import (
+	"context"
+
+	"hsmkms/hsm"
+)
 
 // GenerateDataKeyInput is the input of GenerateDataKey.
 type GenerateDataKeyInput struct {
@@ -32,7 +36,7 @@ func (s *Service) GenerateDataKey(ctx context.Context, r *Request, in *GenerateD
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.destination(ctx, r, actionGenerateDataKey, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens, nil})
+	to, err := s.destination(ctx, r, actionGenerateDataKey, &sealTarget{in.KeyId, hsm.SymmetricDefault, in.EncryptionContext, in.GrantTokens, nil})
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +70,7 @@ func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, r *Reques
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.destination(ctx, r, actionGenerateDataKeyBlind, &sealTarget{in.KeyId, AlgorithmSymmetric, in.EncryptionContext, in.GrantTokens, nil})
+	to, err := s.destination(ctx, r, actionGenerateDataKeyBlind, &sealTarget{in.KeyId, hsm.SymmetricDefault, in.EncryptionContext, in.GrantTokens, nil})
 	if err != nil {
 		return nil, err
 	}

@@ -87,9 +87,57 @@ func (r *scheduleRig) requireNoKey(t *testing.T, key *KeyMetadata) {
 	requireError[Empty](t, nil, r.cancelDeletion(t, key.KeyId), NotFound, missing)
 	again, err := r.ScheduleKeyDeletion(t.Context(), newRequest("ScheduleKeyDeletion"), &ScheduleKeyDeletionInput{KeyId: key.KeyId})
 	requireError(t, again, err, NotFound, missing)
+	require.NotContains(t, r.listed(t, 1000), key.KeyId)
+	aliases, err := r.ListAliases(t.Context(), newRequest("ListAliases"), &ListAliasesInput{})
+	require.NoError(t, err)
+	require.Empty(t, aliases.Aliases)
 	opened, err := r.Decrypt(t.Context(), newRequest("Decrypt"), &DecryptInput{CiphertextBlob: newBlob(t, key.KeyId)})
 	requireError(t, opened, err, AccessDenied,
 		"The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
+}
+
+// listed gives the ids of all keys, read in pages.
+func (r *scheduleRig) listed(t *testing.T, limit int32) (ids []string) {
+	t.Helper()
+	in := &ListKeysInput{Limit: &limit}
+	for {
+		out, err := r.ListKeys(t.Context(), newRequest("ListKeys"), in)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(out.Keys), int(limit))
+		for _, key := range out.Keys {
+			ids = append(ids, key.KeyId)
+		}
+		if in.Marker = out.NextMarker; !out.Truncated {
+			return ids
+		}
+	}
+}
+
+// TestListKeysAtDeletion lists keys of which some end while the schedule does not run, among others with something due: those
+// that can be described are listed, at any moment and with pages of any size.
+func TestListKeysAtDeletion(t *testing.T) {
+	r := newScheduleRig(t)
+	ids, at := keyIDs(6), testStart.Truncate(time.Millisecond)
+	ends := endingAt(at)
+	r.enter(t, newTestKey(ids[0]), newTestKey(ids[1], ends), newTestKey(ids[2], func(key *Key) { key.Rotation = &Rotation{Next: at} }),
+		newTestKey(ids[3], ends), newTestKey(ids[4], endingAt(at.Add(time.Hour))), newTestKey(ids[5], ends))
+	for _, step := range []struct {
+		at   time.Time
+		want []string
+	}{
+		{at.Add(-time.Nanosecond), ids},
+		{at, []string{ids[0], ids[2], ids[4]}},
+		{at.Add(time.Hour), []string{ids[0], ids[2]}},
+	} {
+		r.clock.set(step.at)
+		for limit := range int32(7) {
+			require.Equal(t, step.want, r.listed(t, limit+1))
+		}
+		for _, id := range ids {
+			_, err := r.DescribeKey(t.Context(), newRequest("DescribeKey"), &DescribeKeyInput{KeyId: id})
+			require.Equal(t, slices.Contains(step.want, id), err == nil)
+		}
+	}
 }
 
 // TestDeletionOfAliases deletes a key with as many aliases as it may have, one of which points elsewhere by now.
@@ -103,10 +151,12 @@ func TestDeletionOfAliases(t *testing.T) {
 	require.NoError(t, r.update(t.Context(), func(tx *recorder) error { // an entry too many
 		return tx.mark(keyAliases(testRegion, doomed.KeyId) + "alias/other")
 	}))
-	r.clock.set(r.scheduleDeletion(t, doomed.KeyId)) // the key has ended, and its aliases stay for now
-	_, err := r.UpdateAlias(t.Context(), newRequest("UpdateAlias"), &UpdateAliasInput{AliasName: "alias/7", TargetKeyId: other.KeyId})
-	require.NoError(t, err)
-	_, err = r.DeleteAlias(t.Context(), newRequest("DeleteAlias"), &DeleteAliasInput{AliasName: "alias/8"})
+	r.clock.set(r.scheduleDeletion(t, doomed.KeyId)) // the key has ended, and with it its aliases, whose records stay for now
+	updated, err := r.UpdateAlias(t.Context(), newRequest("UpdateAlias"), &UpdateAliasInput{AliasName: "alias/8", TargetKeyId: other.KeyId})
+	requireError(t, updated, err, NotFound, "Alias "+aliasARN(testAccount, testRegion, "alias/8")+" is not found.")
+	deleted, err := r.DeleteAlias(t.Context(), newRequest("DeleteAlias"), &DeleteAliasInput{AliasName: "alias/8"})
+	requireError(t, deleted, err, NotFound, "Alias "+aliasARN(testAccount, testRegion, "alias/8")+" is not found.")
+	_, err = r.CreateAlias(t.Context(), newRequest("CreateAlias"), &CreateAliasInput{AliasName: "alias/7", TargetKeyId: other.KeyId})
 	require.NoError(t, err)
 	require.Equal(t, longestWait, r.attendAll(t.Context()))
 	requireGone(t, r.Service, doomed.KeyId)

@@ -2,7 +2,11 @@ package kms
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	"hsmkms/hsm"
+	"hsmkms/store"
 )
 
 // KeyMetadata describes a key, as DescribeKey and CreateKey give it. Members that do not apply are absent.
@@ -11,26 +15,26 @@ type KeyMetadata struct {
 	Arn                         string
 	CloudHsmClusterId           string `json:",omitempty"`
 	CreationDate                Timestamp
-	CurrentKeyMaterialId        string                `json:",omitempty"`
-	CustomKeyStoreId            string                `json:",omitempty"`
-	CustomerMasterKeySpec       KeySpec               `json:",omitempty"`
-	DeletionDate                *Timestamp            `json:",omitempty"`
-	Description                 string                // present even when empty
-	Enabled                     bool                  // present even when false
-	EncryptionAlgorithms        []EncryptionAlgorithm `json:",omitempty"`
-	ExpirationModel             string                `json:",omitempty"`
-	KeyAgreementAlgorithms      []string              `json:",omitempty"`
+	CurrentKeyMaterialId        string          `json:",omitempty"`
+	CustomKeyStoreId            string          `json:",omitempty"`
+	CustomerMasterKeySpec       KeySpec         `json:",omitempty"`
+	DeletionDate                *Timestamp      `json:",omitempty"`
+	Description                 string          // present even when empty
+	Enabled                     bool            // present even when false
+	EncryptionAlgorithms        []hsm.Algorithm `json:",omitempty"`
+	ExpirationModel             string          `json:",omitempty"`
+	KeyAgreementAlgorithms      []hsm.Algorithm `json:",omitempty"`
 	KeyId                       string
 	KeyManager                  string
 	KeySpec                     KeySpec
 	KeyState                    KeyState
 	KeyUsage                    KeyUsage
-	MacAlgorithms               []string                  `json:",omitempty"`
+	MacAlgorithms               []hsm.Algorithm           `json:",omitempty"`
 	MultiRegion                 bool                      // present even when false
 	MultiRegionConfiguration    *MultiRegionConfiguration `json:",omitempty"`
 	Origin                      Origin
 	PendingDeletionWindowInDays *int32               `json:",omitempty"`
-	SigningAlgorithms           []string             `json:",omitempty"`
+	SigningAlgorithms           []hsm.Algorithm      `json:",omitempty"`
 	ValidTo                     *Timestamp           `json:",omitempty"`
 	XksKeyConfiguration         *XksKeyConfiguration `json:",omitempty"`
 }
@@ -78,23 +82,26 @@ const primaryKey = "PRIMARY"
 
 func (k *Key) metadata() *KeyMetadata {
 	m := &KeyMetadata{
-		AWSAccountId:          k.Account,
-		Arn:                   k.ARN(),
-		CreationDate:          Timestamp{k.Created},
-		CustomerMasterKeySpec: k.Spec,
-		Description:           k.Description,
-		Enabled:               k.State == Enabled,
-		EncryptionAlgorithms:  specs[k.Spec].encryption,
-		KeyId:                 k.ID,
-		KeyManager:            "CUSTOMER",
-		KeySpec:               k.Spec,
-		KeyState:              k.State,
-		KeyUsage:              k.Usage,
-		MultiRegion:           k.MultiRegion,
-		Origin:                k.Origin,
+		AWSAccountId:           k.Account,
+		Arn:                    k.ARN(),
+		CreationDate:           Timestamp{k.Created},
+		CustomerMasterKeySpec:  k.Spec,
+		Description:            k.Description,
+		Enabled:                k.State == Enabled,
+		EncryptionAlgorithms:   k.algorithms(EncryptDecrypt),
+		KeyAgreementAlgorithms: k.algorithms(KeyAgreement),
+		KeyId:                  k.ID,
+		KeyManager:             "CUSTOMER",
+		KeySpec:                k.Spec,
+		KeyState:               k.State,
+		KeyUsage:               k.Usage,
+		MacAlgorithms:          k.algorithms(GenerateVerifyMac),
+		MultiRegion:            k.MultiRegion,
+		Origin:                 k.Origin,
+		SigningAlgorithms:      k.algorithms(SignVerify),
 	}
 	if material := k.current(); material != nil {
-		m.CurrentKeyMaterialId = material.ID
+		m.CurrentKeyMaterialId = k.shownID(material)
 	}
 	if k.State == PendingDeletion {
 		m.DeletionDate = &Timestamp{k.Deletion}
@@ -156,7 +163,8 @@ type KeyListEntry struct {
 	KeyId  string
 }
 
-// ListKeys lists the keys of the caller's account in the Region, ordered by key id, at most 1000 (100 if not said) a page.
+// ListKeys lists the keys of the caller's account in the Region, ordered by key id, at most 1000 (100 if not said) a page. A page
+// has less when keys have ended a moment ago.
 func (s *Service) ListKeys(ctx context.Context, r *Request, in *ListKeysInput) (*ListKeysOutput, error) {
 	if err := s.authorizeAlone(r, "ListKeys", "", asked{}); err != nil {
 		return nil, err
@@ -165,7 +173,14 @@ func (s *Service) ListKeys(ctx context.Context, r *Request, in *ListKeysInput) (
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.scan(ctx, page)
+	var ids []string
+	err = s.cfg.Store.View(ctx, func(reader store.Reader) error {
+		if ids, err = page.scan(reader); err != nil {
+			return err
+		}
+		ids, err = unended(reader, r.Region, ids, s.cfg.Clock())
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -175,4 +190,33 @@ func (s *Service) ListKeys(ctx context.Context, r *Request, in *ListKeysInput) (
 		out.Keys = append(out.Keys, KeyListEntry{KeyArn: key.ARN(), KeyId: id})
 	}
 	return out, nil
+}
+
+// unended takes out of ids the keys that have ended and that the schedule has not removed yet. They are among those with an
+// entry that is overdue, so that there is no need to read the records of all.
+func unended(r store.Reader, region string, ids []string, now time.Time) ([]string, error) {
+	overdue := map[string]bool{}
+	end := dueAt(now.UnixMilli() + 1)
+	err := r.Scan(duePrefix, "", func(entry string, _ []byte) bool {
+		if entry >= end {
+			return false
+		}
+		if due, err := parseTask(entry); err == nil && due.region == region && due.kind == dueKeys {
+			overdue[due.id] = true
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	var bad error
+	ids = slices.DeleteFunc(ids, func(id string) bool {
+		if !overdue[id] || bad != nil {
+			return false
+		}
+		key, err := read[Key](r, keyRecord(region, id))
+		bad = err
+		return key != nil && key.ended(now)
+	})
+	return ids, bad
 }

@@ -1,20 +1,23 @@
 package kms
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 
 	"hsmkms/hsm"
 	"hsmkms/kms/ciphertext"
+	"hsmkms/publickey"
 )
 
 // sealTarget is what a request says of the key to encrypt under.
 type sealTarget struct {
 	keyID       string
-	algorithm   EncryptionAlgorithm
+	algorithm   hsm.Algorithm // empty means SYMMETRIC_DEFAULT
 	context     map[string]string
 	grantTokens []string
-	// same is as in openTarget.
-	same *bool
+	// values are as in openTarget.
+	values []given
 }
 
 // destination is a key that the caller may encrypt under.
@@ -22,7 +25,7 @@ type destination struct {
 	region  Region
 	key     *Key
 	sealing hsm.Sealing
-	header  ciphertext.Header
+	header  ciphertext.Header // of a symmetric key
 	meter   *meter
 	request *Request
 }
@@ -36,15 +39,19 @@ func (s *Service) destination(ctx context.Context, r *Request, a action, t *seal
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.authorize(ctx, r, a, t.keyID, cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.same))
+	key, err := s.authorize(ctx, r, a, t.keyID, cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.values))
 	if err != nil {
 		return nil, err
 	}
-	if err := usableWith(r, a, key, t.algorithm); err != nil {
+	algorithm := cmp.Or(t.algorithm, hsm.SymmetricDefault)
+	if err := s.able(ctx, r, a, key, algorithm); err != nil {
+		return nil, err
+	}
+	if err := checkContextFor(key, t.context); err != nil {
 		return nil, err
 	}
 	to := &destination{region: region, key: key, meter: s.meter, request: r}
-	to.sealing, to.header, err = sealing(key, t.context)
+	to.sealing, to.header, err = sealing(key, algorithm, t.context)
 	return to, err
 }
 
@@ -55,12 +62,53 @@ func (d *destination) seal(ctx context.Context, plaintext []byte) ([]byte, error
 	}
 	sealed, err := d.region.Token.Encrypt(ctx, d.sealing, plaintext)
 	if err != nil {
-		return nil, TokenError(d.meter.s.lost(ctx, d.key, d.sealing.Key, err))
+		return nil, d.sealError(ctx, err)
 	}
-	blob, err := marshal(d.header, sealed)
+	blob, err := d.marshal(sealed)
 	if err != nil {
 		return nil, err
 	}
 	d.meter.used(d.request, d.key)
 	return blob, nil
+}
+
+// marshal makes the blob of what the token encrypted. That of a key pair is the bare ciphertext.
+func (d *destination) marshal(sealed hsm.Sealed) ([]byte, error) {
+	if !d.key.symmetric() {
+		return sealed.Data, nil
+	}
+	raw, err := ciphertext.Marshal(ciphertext.Blob{Header: d.header, IV: sealed.IV, Data: sealed.Data})
+	if err != nil {
+		return nil, fmt.Errorf("writing a ciphertext: %w", err)
+	}
+	return raw, nil
+}
+
+// fits fails for a plaintext that is too long for the key and the algorithm. Symmetric keys take whatever the wire does.
+func (d *destination) fits(size int) error {
+	if d.key.symmetric() || size <= d.longest() {
+		return nil
+	}
+	return d.tooLong(nil)
+}
+
+// longest is how many bytes the key pair can encrypt.
+func (d *destination) longest() int {
+	algorithm, _ := publickey.Encryption(string(d.sealing.Algorithm)) // the table of specs has no other
+	return algorithm.MaxPlaintext(string(d.key.Spec))
+}
+
+func (d *destination) tooLong(cause error) error {
+	e := Errorf(Validation, "Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", d.sealing.Algorithm, d.key.Spec, d.longest())
+	e.Cause = cause
+	return e
+}
+
+// sealError translates a failure to encrypt. That a plaintext is too long can be news: what is in the ciphertext of a key pair
+// is known to the token alone.
+func (d *destination) sealError(ctx context.Context, err error) error {
+	if hsm.ClassOf(err) == hsm.TooLong && !d.key.symmetric() {
+		return d.tooLong(err)
+	}
+	return TokenError(d.meter.s.lost(ctx, d.key, d.sealing.Key, err))
 }

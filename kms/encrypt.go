@@ -1,6 +1,10 @@
 package kms
 
-import "context"
+import (
+	"context"
+
+	"hsmkms/hsm"
+)
 
 // RecipientInfo asks for an answer encrypted to an enclave. It is refused wherever it is given.
 type RecipientInfo struct {
@@ -12,7 +16,7 @@ type RecipientInfo struct {
 type EncryptInput struct {
 	KeyId               string
 	Plaintext           []byte
-	EncryptionAlgorithm EncryptionAlgorithm
+	EncryptionAlgorithm hsm.Algorithm
 	EncryptionContext   map[string]string
 	GrantTokens         []string
 	DryRun              bool
@@ -20,15 +24,18 @@ type EncryptInput struct {
 
 // EncryptOutput is the output of Encrypt.
 type EncryptOutput struct {
-	CiphertextBlob      []byte              `json:",omitempty"`
-	EncryptionAlgorithm EncryptionAlgorithm `json:",omitempty"`
-	KeyId               string              `json:",omitempty"`
+	CiphertextBlob      []byte        `json:",omitempty"`
+	EncryptionAlgorithm hsm.Algorithm `json:",omitempty"`
+	KeyId               string        `json:",omitempty"`
 }
 
-// Encrypt encrypts 1 to 4096 bytes on the token.
+// Encrypt encrypts 1 to 4096 bytes on the token, or as many as fit under an RSA key.
 func (s *Service) Encrypt(ctx context.Context, r *Request, in *EncryptInput) (*EncryptOutput, error) {
 	to, err := s.destination(ctx, r, actionEncrypt, &sealTarget{in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, in.GrantTokens, nil})
 	if err != nil {
+		return nil, err
+	}
+	if err := to.fits(len(in.Plaintext)); err != nil {
 		return nil, err
 	}
 	if in.DryRun {
@@ -38,14 +45,14 @@ func (s *Service) Encrypt(ctx context.Context, r *Request, in *EncryptInput) (*E
 	if err != nil {
 		return nil, err
 	}
-	return &EncryptOutput{CiphertextBlob: blob, EncryptionAlgorithm: AlgorithmSymmetric, KeyId: to.key.ARN()}, nil
+	return &EncryptOutput{CiphertextBlob: blob, EncryptionAlgorithm: to.sealing.Algorithm, KeyId: to.key.ARN()}, nil
 }
 
 // DecryptInput is the input of Decrypt.
 type DecryptInput struct {
 	CiphertextBlob      []byte
 	KeyId               string
-	EncryptionAlgorithm EncryptionAlgorithm
+	EncryptionAlgorithm hsm.Algorithm
 	EncryptionContext   map[string]string
 	GrantTokens         []string
 	Recipient           *RecipientInfo
@@ -55,11 +62,11 @@ type DecryptInput struct {
 
 // DecryptOutput is the output of Decrypt.
 type DecryptOutput struct {
-	CiphertextForRecipient []byte              `json:",omitempty"`
-	EncryptionAlgorithm    EncryptionAlgorithm `json:",omitempty"`
-	KeyId                  string              `json:",omitempty"`
-	KeyMaterialId          string              `json:",omitempty"`
-	Plaintext              []byte              `json:",omitempty"`
+	CiphertextForRecipient []byte        `json:",omitempty"`
+	EncryptionAlgorithm    hsm.Algorithm `json:",omitempty"`
+	KeyId                  string        `json:",omitempty"`
+	KeyMaterialId          string        `json:",omitempty"`
+	Plaintext              []byte        `json:",omitempty"`
 }
 
 // Decrypt decrypts on the token. The key is found from the ciphertext; a KeyId must name the same one.
@@ -87,6 +94,6 @@ func (s *Service) Decrypt(ctx context.Context, r *Request, in *DecryptInput) (*D
 	}
 	s.meter.used(r, from.key)
 	return &DecryptOutput{
-		EncryptionAlgorithm: AlgorithmSymmetric, KeyId: from.key.ARN(), KeyMaterialId: from.material.ID, Plaintext: plaintext,
+		EncryptionAlgorithm: from.opening.Algorithm, KeyId: from.key.ARN(), KeyMaterialId: from.key.shownID(from.material), Plaintext: plaintext,
 	}, nil
 }

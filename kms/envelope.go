@@ -36,42 +36,32 @@ func checkContext(context map[string]string) error {
 	return nil
 }
 
-// usableWith is usable for an action that has an algorithm.
-func usableWith(r *Request, a action, key *Key, algorithm EncryptionAlgorithm) error {
-	if err := usable(r, a, key); err != nil {
-		return err
+// checkContextFor fails for an encryption context that the key has no use for: only symmetric encryption can bind to one.
+func checkContextFor(key *Key, context map[string]string) error {
+	if len(context) > 0 && !key.symmetric() {
+		return Errorf(Validation, "An encryption context must not be specified for key spec %s.", key.Spec)
 	}
-	return checkAlgorithm(key, algorithm)
+	return nil
 }
 
-// checkAlgorithm fails for an algorithm that the key does not have; none given means the symmetric one.
-func checkAlgorithm(key *Key, algorithm EncryptionAlgorithm) error {
-	if algorithm == "" {
-		algorithm = AlgorithmSymmetric
-	}
-	for _, a := range specs[key.Spec].encryption {
-		if a == algorithm {
-			return nil
-		}
-	}
-	return Errorf(InvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", algorithm, key.Spec)
-}
-
-// sealing says how to encrypt under the key's current material, and with which header.
-func sealing(key *Key, context map[string]string) (hsm.Sealing, ciphertext.Header, error) {
+// sealing says how to encrypt under the key's current material and, for a symmetric key, with which header.
+func sealing(key *Key, algorithm hsm.Algorithm, context map[string]string) (hsm.Sealing, ciphertext.Header, error) {
 	material := key.current()
 	if material == nil || !material.present() {
 		return hsm.Sealing{}, ciphertext.Header{}, noMaterial(key)
+	}
+	if !key.symmetric() {
+		return hsm.Sealing{Key: material.Ref, Algorithm: algorithm}, ciphertext.Header{}, nil
 	}
 	header := ciphertext.Header{KeyID: key.ID}
 	if n, err := hex.Decode(header.Material[:], []byte(material.ID)); err != nil || n != len(header.Material) {
 		return hsm.Sealing{}, header, fmt.Errorf("key %s has a material with a malformed id", key.ID)
 	}
 	aad, err := header.AAD(context)
-	return hsm.Sealing{Key: material.Ref, AAD: aad}, header, err
+	return hsm.Sealing{Key: material.Ref, Algorithm: algorithm, AAD: aad}, header, err
 }
 
-// opening says how to decrypt a blob of the key. A blob that names a material which the key never had is forged.
+// opening says how to decrypt a blob of a symmetric key. A blob that names a material which the key never had is forged.
 func opening(key *Key, blob ciphertext.Blob, context map[string]string) (hsm.Opening, *Material, error) {
 	material := key.material(hex.EncodeToString(blob.Material[:]))
 	if material == nil {
@@ -81,17 +71,17 @@ func opening(key *Key, blob ciphertext.Blob, context map[string]string) (hsm.Ope
 		return hsm.Opening{}, nil, noMaterial(key)
 	}
 	aad, err := blob.AAD(context)
-	o := hsm.Opening{Key: material.Ref, AAD: aad, Sealed: hsm.Sealed{IV: blob.IV, Data: blob.Data}}
+	o := hsm.Opening{Key: material.Ref, Algorithm: hsm.SymmetricDefault, AAD: aad, Sealed: hsm.Sealed{IV: blob.IV, Data: blob.Data}}
 	return o, material, err
 }
 
-// marshal makes the blob of what the token encrypted.
-func marshal(header ciphertext.Header, sealed hsm.Sealed) ([]byte, error) {
-	raw, err := ciphertext.Marshal(ciphertext.Blob{Header: header, IV: sealed.IV, Data: sealed.Data})
-	if err != nil {
-		return nil, fmt.Errorf("writing a ciphertext: %w", err)
+// openingPair says how to decrypt what was encrypted to the public key of a key pair: a bare ciphertext.
+func openingPair(key *Key, raw []byte, algorithm hsm.Algorithm) (hsm.Opening, *Material, error) {
+	material := key.current()
+	if material == nil || !material.present() {
+		return hsm.Opening{}, nil, noMaterial(key)
 	}
-	return raw, nil
+	return hsm.Opening{Key: material.Ref, Algorithm: algorithm, Sealed: hsm.Sealed{Data: raw}}, material, nil
 }
 
 // openError translates a failure to decrypt.

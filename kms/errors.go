@@ -28,8 +28,10 @@ const (
 	InvalidGrantToken          ErrorType = "InvalidGrantTokenException"
 	InvalidImportToken         ErrorType = "InvalidImportTokenException"
 	InvalidKeyUsage            ErrorType = "InvalidKeyUsageException"
+	InvalidMac                 ErrorType = "KMSInvalidMacException"
 	InvalidMarker              ErrorType = "InvalidMarkerException"
 	InvalidSignature           ErrorType = "InvalidSignatureException"
+	InvalidKeySignature        ErrorType = "KMSInvalidSignatureException"
 	InternalError              ErrorType = "KMSInternalException"
 	InvalidState               ErrorType = "KMSInvalidStateException"
 	KeyUnavailable             ErrorType = "KeyUnavailableException"
@@ -52,7 +54,7 @@ const (
 type Error struct {
 	Type ErrorType
 	// Message is the text of the answer; when empty, the answer has no message member at all, as AWS does for
-	// InvalidCiphertextException.
+	// InvalidCiphertextException. A ValidationException always has one.
 	Message string
 	// Cause, if any, is logged and never shown.
 	Cause error

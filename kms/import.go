@@ -49,6 +49,7 @@ func (s *Service) ImportKeyMaterial(ctx context.Context, r *Request, in *ImportK
 	if err != nil {
 		return nil, err
 	}
+	defer s.making.begin()()
 	material, err := s.importMaterial(ctx, key, set, in.EncryptedKeyMaterial)
 	if err != nil {
 		return nil, err

@@ -32,8 +32,9 @@ type memoryToken struct {
 	// made counts the keys that were made, imported ones included.
 	made int
 
-	// during, if set, is called while a key is being made or imported.
-	during func()
+	// during, if set, is called while a key is being made or imported, after when the token has it, and listed when the
+	// objects are listed: once each.
+	during, after, listed func()
 	// failures are what methods fail with, by name.
 	failures map[string]error
 }
@@ -48,19 +49,27 @@ func newMemoryToken(t *testing.T) *memoryToken {
 }
 
 func (m *memoryToken) add(r hsm.KeyRequest) hsm.KeyRef {
-	if m.during != nil {
-		during := m.during
-		m.during = nil
-		during()
-	}
+	m.call(&m.during)
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // it never fails
 	ref := hsm.KeyRef{ID: hsm.KeyID(hex.EncodeToString(id[:])), Kind: r.Kind, Public: []byte("public")}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.keys[ref.ID] = r
 	m.made++
+	m.mu.Unlock()
+	m.call(&m.after)
 	return ref
+}
+
+// call calls a hook, which is then gone.
+func (m *memoryToken) call(hook *func()) {
+	m.mu.Lock()
+	f := *hook
+	*hook = nil
+	m.mu.Unlock()
+	if f != nil {
+		f()
+	}
 }
 
 func (m *memoryToken) GenerateKey(_ context.Context, r hsm.KeyRequest) (hsm.KeyRef, error) {
@@ -70,8 +79,8 @@ func (m *memoryToken) GenerateKey(_ context.Context, r hsm.KeyRequest) (hsm.KeyR
 	return m.add(r), nil
 }
 
-func (m *memoryToken) ImportRoutes(context.Context) (map[hsm.ImportWrap]hsm.ImportRoute, error) {
-	return map[hsm.ImportWrap]hsm.ImportRoute{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess}, m.failures["ImportRoutes"]
+func (m *memoryToken) ImportRoutes(context.Context, hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
+	return map[hsm.ImportWrap]hsm.Route{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess}, m.failures["ImportRoutes"]
 }
 
 func (m *memoryToken) ImportKey(_ context.Context, r hsm.ImportRequest) (hsm.Imported, error) {
@@ -122,9 +131,12 @@ func (m *memoryToken) Decrypt(_ context.Context, o hsm.Opening) ([]byte, error) 
 }
 
 func (m *memoryToken) Objects(context.Context) (objects []hsm.Object, err error) {
+	m.mu.Lock()
 	for id, r := range m.keys {
 		objects = append(objects, hsm.Object{ID: id, Label: r.Label})
 	}
+	m.mu.Unlock()
+	m.call(&m.listed)
 	return objects, nil
 }
 

@@ -57,6 +57,7 @@ func (s *Service) GetParametersForImport(ctx context.Context, r *Request, in *Ge
 	if err != nil {
 		return nil, err
 	}
+	defer s.making.begin()()
 	if set.Pair, err = s.cfg.Regions[key.Region].Token.GenerateKey(ctx, request); err != nil {
 		return nil, roomError(err)
 	}
@@ -98,7 +99,7 @@ func (s *Service) wrappingKey(ctx context.Context, key *Key, in *GetParametersFo
 	if !slices.Contains(importables[key.Spec].wraps, wrap) {
 		return hsm.KeyRequest{}, Errorf(UnsupportedOperation, "WrappingAlgorithm %s is not supported for KeySpec %s.", wrap, key.Spec)
 	}
-	routes, err := s.cfg.Regions[key.Region].Token.ImportRoutes(ctx)
+	routes, err := s.cfg.Regions[key.Region].Token.ImportRoutes(ctx, importables[key.Spec].kind)
 	if err != nil {
 		return hsm.KeyRequest{}, TokenError(err)
 	}

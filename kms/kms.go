@@ -71,6 +71,7 @@ type Service struct {
 	policies *lru.Cache[unique.Handle[string], *policy.Policy]
 	silent   *policy.Policy
 	meter    *meter
+	making   *makings
 	wake     chan struct{} // wakes the schedule
 	// reaping lets one doom of a Region at a time be carried out, see complete.
 	reaping map[string]gate
@@ -126,7 +127,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, keys: keys, aliases: aliases, grants: grants, policies: policies, silent: silent,
-		wake: make(chan struct{}, 1), reaping: map[string]gate{},
+		making: newMakings(), wake: make(chan struct{}, 1), reaping: map[string]gate{},
 	}
 	for region := range cfg.Regions {
 		s.reaping[region] = newGate()

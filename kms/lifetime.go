@@ -14,7 +14,7 @@ func (k *Key) at(now time.Time) *Key {
 	if k.due.IsZero() || now.Before(k.due) {
 		return k
 	}
-	if k.State == PendingDeletion && !now.Before(k.Deletion) {
+	if k.ended(now) {
 		return nil
 	}
 	aged := *k
@@ -27,6 +27,9 @@ func (k *Key) at(now time.Time) *Key {
 	aged.due = aged.nextChange()
 	return &aged
 }
+
+// ended tells whether the key's waiting period for deletion is over.
+func (k *Key) ended(now time.Time) bool { return k.State == PendingDeletion && !now.Before(k.Deletion) }
 
 // drop takes imported material away from the key. Material that still waits for its rotation leaves nothing behind; of
 // any other the key remembers the id, and cannot be used until the same material is imported again.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -199,6 +200,26 @@ func TestUsageIsKept(t *testing.T) {
 	require.Equal(t, &KeyLastUsageData{}, lastUse(t, next, keys[1].ID))
 	stop()
 	require.Equal(t, "b", lastUse(t, next, keys[1].ID).KmsRequestId)
+}
+
+// TestUsageWithinAMinute uses a key in each second, and looks all the time what a server knows that has only the store: each
+// use of a minute ago. What a kill loses is what came after.
+func TestUsageWithinAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newMeterRig(t)
+		s := r.start(t)
+		next := r.start(t)
+		keys := manyKeys(t, s, 150)
+		stop := run(t, s)
+		for i, key := range keys {
+			use(s, key, "Encrypt", "a")
+			if i >= 60 {
+				require.Equal(t, "a", lastUse(t, next, keys[i-60].ID).KmsRequestId, i)
+			}
+			time.Sleep(time.Second)
+		}
+		stop()
+	})
 }
 
 // TestUsageConcurrent uses keys while their uses are written.

@@ -68,11 +68,18 @@ func cut[E any](p *page, all []E, name func(E) string) []E {
 }
 
 // scan reads the names of a page, without the prefix, and sets the marker of the next.
-func (s *Service) scan(ctx context.Context, p *page) ([]string, error) {
+func (s *Service) scan(ctx context.Context, p *page) (names []string, err error) {
+	err = s.cfg.Store.View(ctx, func(r store.Reader) error {
+		names, err = p.scan(r)
+		return err
+	})
+	return names, err
+}
+
+func (p *page) scan(r store.Reader) ([]string, error) {
 	var names []string
-	err := s.cfg.Store.View(ctx, func(r store.Reader) error {
-		names = nil
-		return p.read(r, func(name string, _ []byte) { names = append(names, name) })
+	err := p.read(r, func(name string, _ []byte) {
+		names = append(names, name)
 	})
 	return names, err
 }

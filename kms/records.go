@@ -92,6 +92,14 @@ type Material struct {
 	Base uint64 `json:"base,omitempty"`
 }
 
+// shownID is the id of one of the key's materials as answers give it: only those of symmetric keys are shown.
+func (k *Key) shownID(m *Material) string {
+	if !k.symmetric() {
+		return ""
+	}
+	return m.ID
+}
+
 // present tells whether the material can be used.
 func (m *Material) present() bool { return m.Ref.ID != "" }
 

@@ -3,18 +3,20 @@ package kms
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"hsmkms/hsm"
+	"hsmkms/policy"
 )
 
 // ReEncryptInput is the input of ReEncrypt.
 type ReEncryptInput struct {
 	CiphertextBlob                 []byte
 	SourceKeyId                    string
-	SourceEncryptionAlgorithm      EncryptionAlgorithm
+	SourceEncryptionAlgorithm      hsm.Algorithm
 	SourceEncryptionContext        map[string]string
 	DestinationKeyId               string
-	DestinationEncryptionAlgorithm EncryptionAlgorithm
+	DestinationEncryptionAlgorithm hsm.Algorithm
 	DestinationEncryptionContext   map[string]string
 	GrantTokens                    []string
 	DryRun                         bool
@@ -23,13 +25,13 @@ type ReEncryptInput struct {
 
 // ReEncryptOutput is the output of ReEncrypt.
 type ReEncryptOutput struct {
-	CiphertextBlob                 []byte              `json:",omitempty"`
-	DestinationEncryptionAlgorithm EncryptionAlgorithm `json:",omitempty"`
-	DestinationKeyMaterialId       string              `json:",omitempty"`
-	KeyId                          string              `json:",omitempty"`
-	SourceEncryptionAlgorithm      EncryptionAlgorithm `json:",omitempty"`
-	SourceKeyId                    string              `json:",omitempty"`
-	SourceKeyMaterialId            string              `json:",omitempty"`
+	CiphertextBlob                 []byte        `json:",omitempty"`
+	DestinationEncryptionAlgorithm hsm.Algorithm `json:",omitempty"`
+	DestinationKeyMaterialId       string        `json:",omitempty"`
+	KeyId                          string        `json:",omitempty"`
+	SourceEncryptionAlgorithm      hsm.Algorithm `json:",omitempty"`
+	SourceKeyId                    string        `json:",omitempty"`
+	SourceKeyMaterialId            string        `json:",omitempty"`
 }
 
 // ReEncrypt decrypts a ciphertext under its source key and encrypts the plaintext under the destination key, in one
@@ -41,20 +43,26 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 	if err != nil {
 		return nil, err
 	}
+	values := slices.Clip([]given{{policy.KeyReEncryptOnSameKey, policy.Flag(same)}})
 	from, err := s.source(ctx, r, actionReEncryptFrom, &openTarget{
 		keyID: in.SourceKeyId, member: "sourceKeyId", blob: in.CiphertextBlob, algorithm: in.SourceEncryptionAlgorithm,
-		context: in.SourceEncryptionContext, grantTokens: in.GrantTokens, same: &same, blind: blind(in.DryRun, in.DryRunModifiers),
+		context: in.SourceEncryptionContext, grantTokens: in.GrantTokens, values: values, blind: blind(in.DryRun, in.DryRunModifiers),
 	})
 	if err != nil {
 		return nil, err
 	}
 	to, err := s.destination(ctx, r, actionReEncryptTo, &sealTarget{in.DestinationKeyId, in.DestinationEncryptionAlgorithm,
-		in.DestinationEncryptionContext, in.GrantTokens, &same})
+		in.DestinationEncryptionContext, in.GrantTokens, values})
 	if err != nil {
 		return nil, err
 	}
 	if from.material == nil {
 		return nil, dryRun()
+	}
+	if size, known := from.plaintextSize(); known {
+		if err := to.fits(size); err != nil {
+			return nil, err
+		}
 	}
 	blob, err := from.reEncrypt(ctx, to)
 	if err != nil {
@@ -68,11 +76,11 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 	return &ReEncryptOutput{
 		CiphertextBlob:                 blob,
 		KeyId:                          to.key.ARN(),
-		DestinationEncryptionAlgorithm: AlgorithmSymmetric,
-		DestinationKeyMaterialId:       to.key.current().ID,
+		DestinationEncryptionAlgorithm: to.sealing.Algorithm,
+		DestinationKeyMaterialId:       to.key.shownID(to.key.current()),
 		SourceKeyId:                    from.key.ARN(),
-		SourceEncryptionAlgorithm:      AlgorithmSymmetric,
-		SourceKeyMaterialId:            from.material.ID,
+		SourceEncryptionAlgorithm:      from.opening.Algorithm,
+		SourceKeyMaterialId:            from.key.shownID(from.material),
 	}, nil
 }
 
@@ -112,7 +120,7 @@ func (f *source) reEncrypt(ctx context.Context, to *destination) ([]byte, error)
 		return nil, openError(to.meter.s.lost(ctx, f.key, f.opening.Key, err))
 	}
 	if err != nil {
-		return nil, TokenError(to.meter.s.lost(ctx, to.key, to.sealing.Key, err))
+		return nil, to.sealError(ctx, err)
 	}
-	return marshal(to.header, sealed)
+	return to.marshal(sealed)
 }

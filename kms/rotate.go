@@ -141,6 +141,7 @@ func (s *Service) rotate(ctx context.Context, key *Key, t turn) (*Key, error) {
 	if key.Origin == OriginExternal {
 		return s.succeed(ctx, key, t, nil)
 	}
+	defer s.making.begin()()
 	fresh, err := s.newMaterial(ctx, key)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -13,11 +14,11 @@ type openTarget struct {
 	keyID       string
 	member      string // the member of the request that keyID came from
 	blob        []byte
-	algorithm   EncryptionAlgorithm
+	algorithm   hsm.Algorithm // empty means SYMMETRIC_DEFAULT
 	context     map[string]string
 	grantTokens []string
-	// same tells whether ReEncrypt's two keys are one; nil for other operations.
-	same *bool
+	// values are those of other condition keys than the usual ones.
+	values []given
 	// blind asks for a judgement without looking at the ciphertext.
 	blind bool
 }
@@ -34,6 +35,7 @@ type source struct {
 // source finds the key of a ciphertext and decides whether the caller may open it, in AWS's order: the key must exist,
 // the caller be allowed, the key be the ciphertext's, and its state and usage fit.
 func (s *Service) source(ctx context.Context, r *Request, a action, t *openTarget) (*source, error) {
+	t.algorithm = cmp.Or(t.algorithm, hsm.SymmetricDefault)
 	if err := t.check(); err != nil {
 		return nil, err
 	}
@@ -45,36 +47,48 @@ func (s *Service) source(ctx context.Context, r *Request, a action, t *openTarge
 	if err != nil {
 		return nil, err
 	}
-	if err := usableWith(r, a, key, t.algorithm); err != nil {
+	if err := s.able(ctx, r, a, key, t.algorithm); err != nil {
+		return nil, err
+	}
+	if err := checkContextFor(key, t.context); err != nil {
 		return nil, err
 	}
 	from := &source{region: region, key: key}
-	if t.blind {
-		return from, nil
+	switch {
+	case t.blind:
+	case key.symmetric():
+		from.opening, from.material, err = opening(key, blob, t.context)
+	default:
+		from.opening, from.material, err = openingPair(key, t.blob, t.algorithm)
 	}
-	from.opening, from.material, err = opening(key, blob, t.context)
 	return from, err
+}
+
+// plaintextSize is the length of the plaintext, if that can be told from the ciphertext.
+func (f *source) plaintextSize() (size int, known bool) {
+	return len(f.opening.Sealed.Data) - hsm.TagSize, f.key.symmetric()
 }
 
 // asked is what policies and grants may be about.
 func (t *openTarget) asked() asked {
-	return cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.same)
+	return cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.values)
 }
 
 func (t *openTarget) check() error {
 	if t.blob == nil && !t.blind {
 		return Errorf(Validation, "1 validation error detected: Value at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
 	}
-	if t.keyID == "" && t.blind {
+	if t.keyID == "" && (t.blind || t.algorithm != hsm.SymmetricDefault) {
 		return Errorf(Validation, "1 validation error detected: Value at '%s' failed to satisfy constraint: Member must not be null", t.member)
 	}
 	return checkContext(t.context)
 }
 
-// sourceKey finds the key by the request, or by the ciphertext if the request does not name it.
+// sourceKey finds the key by the request, or by the ciphertext if the request does not name it. What is to be opened with
+// the algorithm of a key pair says nothing of its key.
 func (s *Service) sourceKey(ctx context.Context, r *Request, a action, t *openTarget) (key *Key, blob ciphertext.Blob, err error) {
 	if t.keyID != "" {
-		if key, err = s.authorize(ctx, r, a, t.keyID, t.asked()); err != nil || t.blind {
+		if key, err = s.authorize(ctx, r, a, t.keyID, t.asked()); err != nil || t.blind || t.bare(key) {
 			return key, blob, err
 		}
 	}
@@ -89,6 +103,11 @@ func (s *Service) sourceKey(ctx context.Context, r *Request, a action, t *openTa
 		return nil, blob, Errorf(IncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
 	}
 	return key, blob, nil
+}
+
+// bare tells whether the ciphertext is to be one of a key pair.
+func (t *openTarget) bare(key *Key) bool {
+	return t.algorithm != hsm.SymmetricDefault && !key.symmetric()
 }
 
 // blind tells whether a dry run shall not look at the ciphertext. The modifier means nothing without DryRun.

@@ -2,6 +2,11 @@ package kms
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
@@ -28,6 +33,7 @@ const keyStatesFile = "testdata/key-states.md"
 
 // inferredRows are rows of operations that are younger than the published table.
 var inferredRows = []string{
+	"| DeriveSharedSecret | ok | X [1] | X [2] or [3] | N/A | N/A | X [14] | ok |",
 	"| GetKeyLastUsage | ok | ok | ok | ok | ok | ok | ok |",
 	"| ListKeyRotations | ok | ok | ok | ok | ok | ok | ok |",
 	"| RotateKeyOnDemand | ok | X [1] | X [3] | X [5] | X [7] | X [14] | ok |",
@@ -35,8 +41,7 @@ var inferredRows = []string{
 
 // unserved are the operations of the table that have no method yet.
 var unserved = []string{
-	"GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "GenerateMac", "GetPublicKey",
-	"ReplicateKey", "Sign", "UpdatePrimaryRegion", "Verify", "VerifyMac",
+	"ReplicateKey", "UpdatePrimaryRegion",
 }
 
 // keyless are the operations that name no key.
@@ -73,6 +78,7 @@ func stateCalls(mine, other string) []stateCall {
 		{operation: "Decrypt", what: "by name", body: withFirstKey(`"CiphertextBlob":"` + mine + `"`)},
 		{operation: "DeleteAlias", body: `{"AliasName":"alias/first"}`},
 		{operation: "DeleteImportedKeyMaterial", body: onFirstKey},
+		{operation: "DeriveSharedSecret", body: withFirstKey(`"KeyAgreementAlgorithm":"ECDH","PublicKey":"` + peerKey + `"`), edit: ofSpec("ECC_NIST_P256", KeyAgreement)},
 		{operation: "DescribeKey", body: onFirstKey},
 		{operation: "DisableKey", body: onFirstKey},
 		{operation: "DisableKeyRotation", body: onFirstKey},
@@ -80,11 +86,15 @@ func stateCalls(mine, other string) []stateCall {
 		{operation: "EnableKeyRotation", body: onFirstKey},
 		{operation: "Encrypt", body: withFirstKey(`"Plaintext":"dGV4dA=="`)},
 		{operation: "GenerateDataKey", body: withFirstKey(`"KeySpec":"AES_256"`)},
+		{operation: "GenerateDataKeyPair", body: withFirstKey(`"KeyPairSpec":"ECC_NIST_P256"`)},
+		{operation: "GenerateDataKeyPairWithoutPlaintext", body: withFirstKey(`"KeyPairSpec":"RSA_2048"`)},
 		{operation: "GenerateDataKeyWithoutPlaintext", body: withFirstKey(`"KeySpec":"AES_256"`)},
+		{operation: "GenerateMac", body: withFirstKey(`"Message":"dGV4dA==","MacAlgorithm":"HMAC_SHA_256"`), edit: ofSpec("HMAC_256", GenerateVerifyMac)},
 		{operation: "GetKeyLastUsage", body: onFirstKey},
 		{operation: "GetKeyPolicy", body: onFirstKey},
 		{operation: "GetKeyRotationStatus", body: onFirstKey},
 		{operation: "GetParametersForImport", body: parametersBody},
+		{operation: "GetPublicKey", body: onFirstKey, edit: ofSpec("RSA_2048", EncryptDecrypt)},
 		{operation: "ImportKeyMaterial", prepare: prepareImport},
 		{operation: "ListAliases", body: onFirstKey},
 		{operation: "ListGrants", body: onFirstKey},
@@ -98,11 +108,15 @@ func stateCalls(mine, other string) []stateCall {
 		{operation: "RevokeGrant", prepare: prepareGrant},
 		{operation: "RotateKeyOnDemand", body: onFirstKey, edit: addPending},
 		{operation: "ScheduleKeyDeletion", body: onFirstKey},
+		{operation: "Sign", body: withFirstKey(`"Message":"dGV4dA==","SigningAlgorithm":"ED25519_SHA_512"`), edit: ofSpec("ECC_NIST_EDWARDS25519", SignVerify)},
 		{operation: "TagResource", body: withFirstKey(`"Tags":[{"TagKey":"a","TagValue":"b"}]`)},
 		{operation: "UntagResource", body: withFirstKey(`"TagKeys":["a"]`)},
 		{operation: "UpdateAlias", what: "to", body: `{"AliasName":"alias/second","TargetKeyId":"` + firstKey + `"}`},
 		{operation: "UpdateAlias", what: "from", body: `{"AliasName":"alias/first","TargetKeyId":"` + secondKey + `"}`, leaving: true},
 		{operation: "UpdateKeyDescription", body: withFirstKey(`"Description":"new"`)},
+		{operation: "Verify", body: withFirstKey(`"Message":"dGV4dA==","SigningAlgorithm":"ED25519_SHA_512","Signature":"` + soundSignature + `"`),
+			edit: ofSpec("ECC_NIST_EDWARDS25519", SignVerify)},
+		{operation: "VerifyMac", body: withFirstKey(`"Message":"dGV4dA==","MacAlgorithm":"HMAC_SHA_256","Mac":"dGV4dA=="`), edit: ofSpec("HMAC_256", GenerateVerifyMac)},
 	}
 }
 
@@ -136,6 +150,41 @@ func addPending(key *Key) {
 		next := newTestKey(secondKey).Materials[0]
 		next.Pending = true
 		key.Materials = append(key.Materials, next)
+	}
+}
+
+// soundKey is the key pair of every key of ofSpec, soundSignature its signature of "text", and peerKey a public key to agree
+// on a secret with.
+var (
+	soundKey       = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	soundSignature = base64.StdEncoding.EncodeToString(ed25519.Sign(soundKey, []byte("text")))
+	peerKey        = base64.StdEncoding.EncodeToString(newPeerKey())
+)
+
+func newPeerKey() []byte {
+	private, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return mustMarshalPublic(private.Public())
+}
+
+func mustMarshalPublic(public any) []byte {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		panic(err)
+	}
+	return der
+}
+
+// ofSpec makes a key one of another spec.
+func ofSpec(spec KeySpec, usage KeyUsage) func(*Key) {
+	return func(key *Key) {
+		key.Spec, key.Usage = spec, usage
+		for i := range key.Materials {
+			key.Materials[i].Ref.Kind = key.purpose().kind
+			key.Materials[i].Ref.Public = mustMarshalPublic(soundKey.Public())
+		}
 	}
 }
 
@@ -236,6 +285,8 @@ func (table stateTable) failure(t *testing.T, cell string, call stateCall, state
 	note := ""
 	switch rest := strings.Join(append([]string{strings.Fields(strings.ReplaceAll(cell, "[", " ["))[0]}, notes...), " "); rest {
 	case "ok", "ok 12":
+	case "N/A": // the table is older than the import of other than symmetric keys
+		note = "5"
 	case "? 10":
 		if !call.leaving {
 			note = "3"
@@ -311,7 +362,7 @@ func TestKeyStates(t *testing.T) {
 	require.NoError(t, err)
 	for _, call := range stateCalls(strings.Trim(string(mine), `"`), strings.Trim(string(other), `"`)) {
 		for column, cell := range table.rows[call.operation] {
-			if cell == "N/A" {
+			if cell == "N/A" && tableStates[column][0] != PendingImport {
 				continue
 			}
 			for _, state := range tableStates[column] {
@@ -399,8 +450,37 @@ func (soundToken) ReEncrypt(_ context.Context, o hsm.Opening, _ hsm.Sealing) (hs
 
 func (soundToken) Random(context.Context, []byte) error { return nil }
 
-func (soundToken) ImportRoutes(context.Context) (map[hsm.ImportWrap]hsm.ImportRoute, error) {
-	return map[hsm.ImportWrap]hsm.ImportRoute{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.OnToken}, nil
+func (soundToken) ImportRoutes(context.Context, hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
+	return map[hsm.ImportWrap]hsm.Route{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.OnToken}, nil
+}
+
+// Support says that the token does whatever there is.
+func (soundToken) Support(_ context.Context, kind hsm.KeyKind) (hsm.Support, error) {
+	support := hsm.Support{Algorithms: map[hsm.Algorithm]hsm.Route{}}
+	for _, purposes := range specs {
+		for _, p := range purposes {
+			for _, algorithm := range p.algorithms {
+				if p.kind == kind {
+					support.Algorithms[algorithm] = hsm.OnToken
+				}
+			}
+		}
+	}
+	return support, nil
+}
+
+func (soundToken) Sign(context.Context, hsm.Signing) ([]byte, error) { return []byte("signature"), nil }
+
+func (soundToken) MAC(_ context.Context, _ hsm.KeyRef, _ hsm.Algorithm, message []byte) ([]byte, error) {
+	return slices.Clone(message), nil
+}
+
+func (soundToken) DeriveSecret(context.Context, hsm.KeyRef, []byte) ([]byte, error) {
+	return []byte("secret"), nil
+}
+
+func (soundToken) GenerateDataPair(context.Context, hsm.KeyKind) (hsm.DataPair, error) {
+	return hsm.DataPair{Private: []byte("private"), Public: []byte("public")}, nil
 }
 
 // ImportKey gives the material that newTestKey gives firstKey, so that it can be imported again.
@@ -411,21 +491,38 @@ func (soundToken) ImportKey(_ context.Context, r hsm.ImportRequest) (hsm.Importe
 	}, nil
 }
 
-// TestUsageOfCryptographicOperations uses a key that is for something else.
+// usageOf says what keys the cryptographic operations are for. ReEncrypt has its tests elsewhere.
+var usageOf = map[string]KeyUsage{
+	"Encrypt": EncryptDecrypt, "Decrypt": EncryptDecrypt, "GenerateDataKey": EncryptDecrypt, "GenerateDataKeyWithoutPlaintext": EncryptDecrypt,
+	"GenerateDataKeyPair": EncryptDecrypt, "GenerateDataKeyPairWithoutPlaintext": EncryptDecrypt,
+	"Sign": SignVerify, "Verify": SignVerify, "GenerateMac": GenerateVerifyMac, "VerifyMac": GenerateVerifyMac, "DeriveSharedSecret": KeyAgreement,
+}
+
+// TestUsageOfCryptographicOperations uses a key that is for something else, with requests that make no sense for it otherwise:
+// the usage comes first.
 func TestUsageOfCryptographicOperations(t *testing.T) {
 	mine, err := json.Marshal(newBlob(t, firstKey))
 	require.NoError(t, err)
+	tested := map[string]bool{}
 	for _, call := range stateCalls(strings.Trim(string(mine), `"`), "") {
-		if !slices.Contains([]string{"Encrypt", "Decrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}, call.operation) {
+		want, cryptographic := usageOf[call.operation]
+		if !cryptographic {
 			continue
 		}
-		for usage, spec := range map[KeyUsage]KeySpec{SignVerify: "RSA_2048", GenerateVerifyMac: "HMAC_256", KeyAgreement: "ECC_NIST_P256"} {
+		tested[call.operation] = true
+		for usage, spec := range map[KeyUsage]KeySpec{
+			EncryptDecrypt: SymmetricDefault, SignVerify: "RSA_2048", GenerateVerifyMac: "HMAC_256", KeyAgreement: "ECC_NIST_P256",
+		} {
+			if usage == want {
+				continue
+			}
 			s := newService(t, fakeToken{})
 			put(t, s, newTestKey(firstKey, func(key *Key) { key.Usage, key.Spec = usage, spec }))
 			_, err := invoke(t, s, call.operation, call.body)
 			requireError[Empty](t, nil, err, InvalidKeyUsage, newTestKey(firstKey).ARN()+" key usage is "+string(usage)+" which is not valid for "+call.operation+".")
 		}
 	}
+	require.Len(t, tested, len(usageOf))
 }
 
 // TestUnknownState has a record in a state that no table knows: nothing is allowed.

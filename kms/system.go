@@ -135,45 +135,59 @@ type Stocktaking struct {
 	Missing []string
 }
 
-// Stocktake compares the token of a Region with the store. It reads every key's record. Keys may be made and destroyed
-// meanwhile: an orphan is an object that was there before the records were read and is there after, and missing is what
-// was there neither before nor after.
+// Stocktake compares the token of a Region with the store. It reads every key's record, twice if there is anything to tell.
+// Keys may be made and destroyed meanwhile: an orphan is an object that is there before and after, and in no record though
+// this server has had the time to write it; missing is an object that is in the records before and after, and not there.
 func (s *Service) Stocktake(ctx context.Context, region string) (Stocktaking, error) {
-	token := s.cfg.Regions[region].Token
-	before, err := token.Objects(ctx)
+	before, known, err := s.look(ctx, region)
 	if err != nil {
-		return Stocktaking{}, fmt.Errorf("listing the token's objects: %w", err)
+		return Stocktaking{}, err
+	}
+	if found := difference(known, known, before, before); len(found.Orphans)+len(found.Missing) == 0 {
+		return found, nil
+	}
+	after, still, err := s.look(ctx, region)
+	if err != nil {
+		return Stocktaking{}, err
+	}
+	return difference(known, still, before, after), nil
+}
+
+// look lists the objects of a token, and then what the store knows of them.
+func (s *Service) look(ctx context.Context, region string) ([]hsm.Object, map[hsm.KeyID]string, error) {
+	objects, err := s.cfg.Regions[region].Token.Objects(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing the token's objects: %w", err)
+	}
+	if err := s.making.wait(ctx); err != nil {
+		return nil, nil, fmt.Errorf("waiting for the records of new objects: %w", err)
 	}
 	owners, err := s.owners(ctx, region)
 	if err != nil {
-		return Stocktaking{}, fmt.Errorf("listing keys: %w", err)
+		return nil, nil, fmt.Errorf("listing keys: %w", err)
 	}
-	if found := difference(owners, before, before); len(found.Orphans)+len(found.Missing) == 0 {
-		return found, nil
-	}
-	after, err := token.Objects(ctx)
-	if err != nil {
-		return Stocktaking{}, fmt.Errorf("listing the token's objects: %w", err)
-	}
-	return difference(owners, before, after), nil
+	return objects, owners, nil
 }
 
 // nobody owns objects that the store knows and that need not be on the token.
 const nobody = ""
 
-func difference(owners map[hsm.KeyID]string, before, after []hsm.Object) (found Stocktaking) {
+// difference compares two looks at the store and at the token: the first at the store comes before the second at the token.
+func difference(known, still map[hsm.KeyID]string, before, after []hsm.Object) (found Stocktaking) {
 	was, is := map[hsm.KeyID]bool{}, map[hsm.KeyID]bool{}
 	for _, object := range before {
 		was[object.ID] = true
 	}
 	for _, object := range after {
 		is[object.ID] = true
-		if _, known := owners[object.ID]; !known && was[object.ID] {
+		_, first := known[object.ID]
+		_, second := still[object.ID]
+		if was[object.ID] && !first && !second {
 			found.Orphans = append(found.Orphans, object)
 		}
 	}
-	for id, owner := range owners {
-		if owner != nobody && !was[id] && !is[id] {
+	for id, owner := range still {
+		if known[id] == owner && owner != nobody && !is[id] {
 			found.Missing = append(found.Missing, owner)
 		}
 	}

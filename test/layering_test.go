@@ -19,14 +19,15 @@ const module = "hsmkms"
 // anything.
 var mayImport = map[string][]string{
 	"policy":          {},
+	"publickey":       {},
 	"hsm":             {},
 	"store":           {},
 	"kms/ciphertext":  {},
 	"auth":            {"policy"},
 	"iam":             {"policy", "store"},
-	"hsm/pkcs11":      {"hsm"},
+	"hsm/pkcs11":      {"hsm", "publickey"},
 	"store/bolt":      {"store"},
-	"kms":             {"policy", "hsm", "store", "kms/ciphertext"},
+	"kms":             {"policy", "publickey", "hsm", "store", "kms/ciphertext"},
 	"api":             {"kms", "auth", "hsm", "policy"},
 	"hsm/hsmtest":     {"hsm"},
 	"store/storetest": {"store"},
@@ -35,6 +36,8 @@ var mayImport = map[string][]string{
 // onlyIn says which rooms alone may import a library.
 var onlyIn = map[string][]string{
 	"github.com/miekg/pkcs11":             {"hsm/pkcs11"},
+	"github.com/decred/dcrd":              {"publickey"},
+	"github.com/c2sp/wycheproof":          {}, // tests only
 	"github.com/ThalesGroup/crypto11":     {"hsm/pkcs11"},
 	"go.etcd.io/bbolt":                    {"store/bolt"},
 	"github.com/gorilla/mux":              {"api"},

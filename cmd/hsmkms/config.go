@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -26,6 +29,7 @@ type config struct {
 	Regions        map[string]regionConfig `yaml:"regions"`
 	// Budget is how often key material may encrypt before the key is moved to fresh material; 0 means 2^31.
 	Budget uint64     `yaml:"encryptions_per_material"`
+	TLS    *tlsConfig `yaml:"tls"`
 	Dev    *devConfig `yaml:"dev"`
 }
 
@@ -124,7 +128,25 @@ func (c *config) check() error {
 			return fmt.Errorf("regions.%s: %w", name, err)
 		}
 	}
+	if c.TLS != nil {
+		if err := c.TLS.check(c.Regions); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+	}
 	return nil
+}
+
+// chooseRegion gives the name of a Region, which may be left out when there is only one.
+func chooseRegion(regions map[string]regionConfig, name string) (string, error) {
+	names := slices.Sorted(maps.Keys(regions))
+	if name == "" && len(names) > 1 {
+		return "", fmt.Errorf("several Regions are configured, choose one: %v", names)
+	}
+	name = cmp.Or(name, names[0])
+	if _, ok := regions[name]; !ok {
+		return "", fmt.Errorf("no Region %q in the configuration, only %v", name, names)
+	}
+	return name, nil
 }
 
 // sameToken tells whether two Regions may mean one token, which can't be: each would take the other's keys for orphans.

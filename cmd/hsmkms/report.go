@@ -36,7 +36,7 @@ func reportImports(ctx context.Context, rooms *rooms, log *slog.Logger) {
 
 // reportImportsOf tells of one token, unless it fails.
 func reportImportsOf(ctx context.Context, region string, token hsm.Token, log *slog.Logger) bool {
-	routes, err := token.ImportRoutes(ctx)
+	routes, err := token.ImportRoutes(ctx, hsm.AES256)
 	if err != nil {
 		if ctx.Err() == nil {
 			log.Error("trying out how the token imports key material", "region", region, "error", err)
@@ -68,7 +68,7 @@ func takeStock(ctx context.Context, cfg *config, service *kms.Service, metrics *
 			continue
 		}
 		for _, object := range found.Orphans {
-			log.Warn("object on the token without a key, left by a crash or being made just now", "region", region, "id", object.ID, "label", object.Label)
+			log.Warn("object on the token without a key, left by a crash, or being made by another server", "region", region, "id", object.ID, "label", object.Label)
 		}
 		for _, owner := range found.Missing {
 			log.Error("key without its object on the token", "region", region, "key", owner)

@@ -27,12 +27,20 @@ type observer func(function string, class hsm.Class, took time.Duration)
 
 // openModule loads the module with its environment.
 func openModule(cfg *config, observe observer, log *slog.Logger) (*pkcs11.Module, error) {
-	for name, value := range cfg.Module.Environment {
-		if err := os.Setenv(name, value); err != nil {
-			return nil, fmt.Errorf("setting %s for the module: %w", name, err)
-		}
+	if err := cfg.Module.setEnvironment(); err != nil {
+		return nil, err
 	}
 	return pkcs11.OpenModule(pkcs11.ModuleConfig{Path: cfg.Module.Path, Observe: observe, Log: log})
+}
+
+// setEnvironment sets the module's variables in this process.
+func (m moduleConfig) setEnvironment() error {
+	for name, value := range m.Environment {
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("setting %s for the module: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // openRooms opens the store, the module and the tokens of all Regions. The caller closes them. The store comes first,

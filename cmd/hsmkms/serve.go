@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,7 +90,15 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	}
 	poolMetrics(metrics, rooms)
 	admin := api.NewAdmin(api.AdminConfig{Metrics: metrics, Ready: rooms.ready(), Log: log})
-	return listenAndServe(ctx, cfg, handler, admin, log)
+	servers := []*http.Server{newHTTPServer(handler, log), newHTTPServer(admin, log)}
+	if cfg.TLS != nil {
+		certificates, err := newCertificates(ctx, cfg, rooms, log)
+		if err != nil {
+			return err
+		}
+		servers[0].TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.get}
+	}
+	return listenAndServe(ctx, cfg, servers, log)
 }
 
 func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault, log *slog.Logger) (*kms.Service, error) {
@@ -146,8 +155,8 @@ func follow(ctx context.Context, identities *iam.Service, log *slog.Logger) {
 	}
 }
 
-// listenAndServe serves both listeners until ctx ends and drains them.
-func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handler, log *slog.Logger) error {
+// listenAndServe serves the API and the admin endpoints, each on its listener, until ctx ends, and drains them.
+func listenAndServe(ctx context.Context, cfg *config, servers []*http.Server, log *slog.Logger) error {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
@@ -157,14 +166,20 @@ func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handle
 	if err != nil {
 		return joinClose(err, listener.Close)
 	}
-	drained := &drainable{Handler: handler}
-	servers := []*http.Server{newHTTPServer(drained, log), newHTTPServer(admin, log)}
+	drained := &drainable{Handler: servers[0].Handler}
+	servers[0].Handler = drained
 	failed := make(chan error, len(servers))
-	go func() { failed <- servers[0].Serve(listener) }() // both end with Shutdown
+	go func() { // both end with Shutdown
+		if servers[0].TLSConfig != nil {
+			failed <- servers[0].ServeTLS(listener, "", "")
+			return
+		}
+		failed <- servers[0].Serve(listener)
+	}()
 	go func() { failed <- servers[1].Serve(adminListener) }()
 	log.Info("serving", "listen", listener.Addr().String(), "adminListen", adminListener.Addr().String(), "version", version)
 	if cfg.Dev != nil {
-		if err := cfg.Dev.announce(cfg, endpoint(listener.Addr())); err != nil {
+		if err := cfg.Dev.announce(cfg, endpoint(listener.Addr(), cfg.TLS != nil)); err != nil {
 			log.Error("announcing the server", "error", err)
 		}
 	}
@@ -179,11 +194,15 @@ func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handle
 }
 
 // endpoint is the URL of an address for clients on this machine.
-func endpoint(address net.Addr) string {
-	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
-		return fmt.Sprintf("http://127.0.0.1:%d", tcp.Port)
+func endpoint(address net.Addr, secure bool) string {
+	scheme := "http://"
+	if secure {
+		scheme = "https://"
 	}
-	return "http://" + address.String()
+	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("%s127.0.0.1:%d", scheme, tcp.Port)
+	}
+	return scheme + address.String()
 }
 
 // newHTTPServer bounds how long a client may take to send a request or to read an answer.

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -70,15 +67,11 @@ func (f *tokenFlags) command(name, short string, ask func(context.Context, *conf
 
 // token gives the configuration of the token that was asked for.
 func (f *tokenFlags) token(cfg *config) (pkcs11.TokenConfig, error) {
-	names := slices.Sorted(maps.Keys(cfg.Regions))
-	if f.region == "" && len(names) > 1 {
-		return pkcs11.TokenConfig{}, fmt.Errorf("several Regions are configured, choose one with --region: %v", names)
+	name, err := chooseRegion(cfg.Regions, f.region)
+	if err != nil {
+		return pkcs11.TokenConfig{}, err
 	}
-	region, ok := cfg.Regions[cmp.Or(f.region, names[0])]
-	if !ok {
-		return pkcs11.TokenConfig{}, fmt.Errorf("no Region %q in the configuration, only %v", f.region, names)
-	}
-	return region.tokenConfig()
+	return cfg.Regions[name].tokenConfig()
 }
 
 func (f *tokenFlags) show(ctx context.Context, cfg *config, m *pkcs11.Module) (any, error) {

@@ -217,7 +217,7 @@ func (s *suite) calls(t *testing.T, o hsm.Opening) map[string]func(context.Conte
 			return err
 		},
 		"ImportRoutes": func(ctx context.Context) error {
-			_, err := s.token.ImportRoutes(ctx)
+			_, err := s.token.ImportRoutes(ctx, hsm.AES256)
 			return err
 		},
 		"ImportKey": func(ctx context.Context) error {

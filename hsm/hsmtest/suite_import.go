@@ -43,7 +43,7 @@ func (s *suite) pair(t *testing.T, kind hsm.KeyKind) hsm.KeyRef {
 // routes gives the ways that the token has.
 func (s *suite) routes(t *testing.T) []hsm.ImportWrap {
 	t.Helper()
-	routes, err := s.token.ImportRoutes(t.Context())
+	routes, err := s.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	require.NotEmpty(t, routes, "the token cannot import")
 	return slices.Sorted(maps.Keys(routes))
@@ -67,17 +67,17 @@ func (s *suite) mustImport(t *testing.T, r hsm.ImportRequest) hsm.Imported {
 }
 
 func (s *suite) testImportRoutes(t *testing.T) {
-	first, err := s.token.ImportRoutes(t.Context())
+	first, err := s.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	require.NotEmpty(t, first)
 	kept := maps.Clone(first)
 	for wrap, route := range first {
 		require.Contains(t, []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256, hsm.RSAAESSHA1, hsm.RSAAESSHA256}, wrap)
-		require.Contains(t, []hsm.ImportRoute{hsm.OnToken, hsm.InProcess}, route)
+		require.Contains(t, []hsm.Route{hsm.OnToken, hsm.InProcess}, route)
 	}
 	clear(first) // it is the caller's
 	count := s.cfg.Count(t)
-	again, err := s.token.ImportRoutes(t.Context())
+	again, err := s.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	require.Equal(t, kept, again)
 	require.Equal(t, count, s.cfg.Count(t))

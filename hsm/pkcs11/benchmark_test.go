@@ -76,7 +76,7 @@ func BenchmarkImportKey(b *testing.B) {
 	defer func() { require.NoError(b, m.Close()) }()
 	token, err := m.OpenToken(options{}.token())
 	require.NoError(b, err)
-	routes, err := token.ImportRoutes(b.Context())
+	routes, err := token.ImportRoutes(b.Context(), hsm.AES256)
 	require.NoError(b, err)
 	domain, err := token.GenerateKey(b.Context(), hsm.KeyRequest{Kind: hsm.AES256Wrap})
 	require.NoError(b, err)

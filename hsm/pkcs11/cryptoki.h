@@ -30,6 +30,7 @@ typedef struct {
 } CK_ATTRIBUTE;
 
 typedef CK_RV (*ck_create)(CK_ULONG session, CK_ATTRIBUTE *template, CK_ULONG count, CK_ULONG *object);
+typedef CK_RV (*ck_read)(CK_ULONG session, CK_ULONG object, CK_ATTRIBUTE *template, CK_ULONG count);
 typedef CK_RV (*ck_init)(CK_ULONG session, CK_MECHANISM *mechanism, CK_ULONG key);
 typedef CK_RV (*ck_crypt)(CK_ULONG session, CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen);
 typedef CK_RV (*ck_fill)(CK_ULONG session, CK_BYTE *out, CK_ULONG outLen);
@@ -46,7 +47,8 @@ typedef struct {
 	void *C_Logout;
 	ck_create C_CreateObject;
 	void *C_CopyObject, *C_DestroyObject, *C_GetObjectSize;
-	void *C_GetAttributeValue, *C_SetAttributeValue;
+	ck_read C_GetAttributeValue;
+	void *C_SetAttributeValue;
 	void *C_FindObjectsInit, *C_FindObjects, *C_FindObjectsFinal;
 	ck_init C_EncryptInit;
 	ck_crypt C_Encrypt;
@@ -55,7 +57,9 @@ typedef struct {
 	ck_crypt C_Decrypt;
 	void *C_DecryptUpdate, *C_DecryptFinal;
 	void *C_DigestInit, *C_Digest, *C_DigestUpdate, *C_DigestKey, *C_DigestFinal;
-	void *C_SignInit, *C_Sign, *C_SignUpdate, *C_SignFinal, *C_SignRecoverInit, *C_SignRecover;
+	ck_init C_SignInit;
+	ck_crypt C_Sign;
+	void *C_SignUpdate, *C_SignFinal, *C_SignRecoverInit, *C_SignRecover;
 	void *C_VerifyInit, *C_Verify, *C_VerifyUpdate, *C_VerifyFinal, *C_VerifyRecoverInit, *C_VerifyRecover;
 	void *C_DigestEncryptUpdate, *C_DecryptDigestUpdate, *C_SignEncryptUpdate, *C_DecryptVerifyUpdate;
 	void *C_GenerateKey, *C_GenerateKeyPair, *C_WrapKey, *C_UnwrapKey, *C_DeriveKey;

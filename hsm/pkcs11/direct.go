@@ -41,9 +41,25 @@ static CK_RV direct_gcm(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, C
 }
 
 static CK_RV direct_bare(CK_FUNCTION_LIST *f, int decrypting, CK_ULONG session, CK_ULONG key, CK_ULONG type,
-	CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen, int *stage) {
-	CK_MECHANISM mechanism = {type, 0, 0};
+	CK_BYTE *parameter, CK_ULONG parameterLen, CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen, int *stage) {
+	CK_MECHANISM mechanism = {type, parameter, parameterLen};
 	return direct_crypt(f, decrypting, session, key, &mechanism, in, inLen, out, outLen, stage);
+}
+
+static CK_RV direct_sign(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG key, CK_ULONG type, CK_BYTE *parameter,
+	CK_ULONG parameterLen, CK_BYTE *in, CK_ULONG inLen, CK_BYTE *out, CK_ULONG *outLen, int *stage) {
+	CK_MECHANISM mechanism = {type, parameter, parameterLen};
+	CK_RV rv = f->C_SignInit(session, &mechanism, key);
+	if (rv) return rv;
+	*stage = 1;
+	return f->C_Sign(session, in, inLen, out, outLen);
+}
+
+static CK_RV direct_read(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG object, CK_ULONG type, CK_BYTE *out, CK_ULONG *outLen) {
+	CK_ATTRIBUTE attribute = {type, out, *outLen};
+	CK_RV rv = f->C_GetAttributeValue(session, object, &attribute, 1);
+	*outLen = attribute.ulValueLen;
+	return rv;
 }
 
 // direct_create makes a secret key of a value. The attributes are pairs of a type and a CK_ULONG or, from the first that
@@ -132,11 +148,12 @@ func (d direct) gcm(op gcm, decrypting C.int) (int, int, uint) {
 	return int(n), int(stage), uint(rv)
 }
 
-// bare is one operation of a mechanism without a parameter.
+// bare is one operation of a mechanism that has no parameter, or one without pointers.
 type bare struct {
 	session   p11.SessionHandle
 	key       p11.ObjectHandle
 	mechanism uint
+	parameter []byte
 	in        []byte // not empty
 	out       []byte
 }
@@ -157,8 +174,24 @@ func (d direct) bare(op bare, decrypting C.int) (int, int, uint) {
 	n := size(op.out)
 	var stage C.int
 	rv := C.direct_bare(d.list, decrypting, C.CK_ULONG(op.session), C.CK_ULONG(op.key), C.CK_ULONG(op.mechanism),
-		pointer(op.in), size(op.in), pointer(op.out), &n, &stage)
+		pointer(op.parameter), size(op.parameter), pointer(op.in), size(op.in), pointer(op.out), &n, &stage)
 	return int(n), int(stage), uint(rv)
+}
+
+// sign runs C_SignInit and C_Sign; see encrypt.
+func (d direct) sign(op bare) (int, string, uint) {
+	n := size(op.out)
+	var stage C.int
+	rv := C.direct_sign(d.list, C.CK_ULONG(op.session), C.CK_ULONG(op.key), C.CK_ULONG(op.mechanism),
+		pointer(op.parameter), size(op.parameter), pointer(op.in), size(op.in), pointer(op.out), &n, &stage)
+	return int(n), [...]string{"C_SignInit", "C_Sign"}[stage], uint(rv)
+}
+
+// read runs C_GetAttributeValue of one attribute into out and gives its length.
+func (d direct) read(s p11.SessionHandle, object p11.ObjectHandle, attribute uint, out []byte) (int, uint) {
+	n := size(out)
+	rv := C.direct_read(d.list, C.CK_ULONG(s), C.CK_ULONG(object), C.CK_ULONG(attribute), pointer(out), &n)
+	return int(n), uint(rv)
 }
 
 // creation is a secret key to be made of a value.
@@ -198,3 +231,12 @@ func (d direct) login(s p11.SessionHandle, user uint, pin []byte) uint {
 func pointer(b []byte) *C.CK_BYTE { return (*C.CK_BYTE)(unsafe.SliceData(b)) }
 
 func size(b []byte) C.CK_ULONG { return C.CK_ULONG(len(b)) }
+
+// ulongs is a structure of CK_ULONGs, and of null pointers if they are as long, for bare.parameter.
+func ulongs(numbers ...uint) []byte {
+	var b []byte
+	for _, n := range numbers {
+		b = append(b, C.GoBytes(unsafe.Pointer(&n), C.int(unsafe.Sizeof(C.CK_ULONG(0))))...)
+	}
+	return b
+}

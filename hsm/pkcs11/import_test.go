@@ -31,7 +31,7 @@ func (r *rig) importOf(under hsm.KeyRef, wrap hsm.ImportWrap) hsm.ImportRequest 
 // TestImportRoutes pins what SoftHSM can do, alone and behind a module that can do more or less. The suite, which takes
 // the routes as they come, would not notice one that is lost.
 func TestImportRoutes(t *testing.T) {
-	type routes = map[hsm.ImportWrap]hsm.ImportRoute
+	type routes = map[hsm.ImportWrap]hsm.Route
 	r := newModule(t, options{})
 	for name, c := range map[string]struct {
 		rules        []string
@@ -80,7 +80,7 @@ func TestImportRoutes(t *testing.T) {
 			defer r.fault.Clear()
 			for strict, want := range map[bool]routes{false: c.with, true: c.strict} {
 				r.open(options{strict: strict})
-				got, err := r.token.ImportRoutes(t.Context())
+				got, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 				require.NoError(t, err)
 				require.Equal(t, want, got, "strict %v", strict)
 				require.Empty(t, r.allObjects())
@@ -144,13 +144,13 @@ func TestImportRoutesOnce(t *testing.T) {
 	r.fault.Set("C_GenerateKeyPair hang=1")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err := r.token.ImportRoutes(ctx)
+	_, err := r.token.ImportRoutes(ctx, hsm.AES256)
 	require.Equal(t, hsm.Busy, hsm.ClassOf(err))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			routes, err := r.token.ImportRoutes(t.Context())
+			routes, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 			if err != nil || len(routes) != 4 {
 				t.Errorf("%v, %v", routes, err)
 			}
@@ -161,7 +161,7 @@ func TestImportRoutesOnce(t *testing.T) {
 	require.Equal(t, 1, r.fault.Calls("C_GenerateKeyPair"))
 	r.token.epoch.Load().lose() // which does not change what the token can do
 	r.healed()
-	_, err = r.token.ImportRoutes(t.Context())
+	_, err = r.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	require.Equal(t, 1, r.fault.Calls("C_GenerateKeyPair"))
 }
@@ -176,12 +176,12 @@ func TestImportRoutesOfLostToken(t *testing.T) {
 	} {
 		r.token.ways.Store(nil)
 		r.fault.Set(rule)
-		_, err := r.token.ImportRoutes(t.Context())
+		_, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 		require.Error(t, err, rule)
 		require.NotContains(t, []hsm.Class{hsm.Unsupported, hsm.BadInput, hsm.WrongMaterial}, hsm.ClassOf(err), "%s: %v", rule, err)
 		r.fault.Clear()
 		r.healed()
-		routes, err := r.token.ImportRoutes(t.Context())
+		routes, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 		require.NoError(t, err, rule)
 		require.Len(t, routes, 4, rule)
 		require.Empty(t, r.allObjects(), rule)
@@ -192,7 +192,7 @@ func TestImportRoutesOfLostToken(t *testing.T) {
 // through the process until the next start.
 func TestImportRoutesAfterHiccup(t *testing.T) {
 	r := newRig(t, options{})
-	want, err := r.token.ImportRoutes(t.Context())
+	want, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	for _, function := range []string{
 		"C_GenerateKey", "C_WrapKey", "C_GenerateKeyPair", "C_UnwrapKey", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_CreateObject",
@@ -204,7 +204,7 @@ func TestImportRoutesAfterHiccup(t *testing.T) {
 				rule := fmt.Sprintf("%s rv=0x%x skip=%d count=1", function, code, skip)
 				r.token.ways.Store(nil)
 				r.fault.Set(rule)
-				got, err := r.token.ImportRoutes(t.Context())
+				got, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 				require.NoError(t, err, rule)
 				require.Equal(t, want, got, rule)
 				require.Empty(t, r.allObjects(), rule)
@@ -339,7 +339,7 @@ func TestAbandonedImportIsDestroyed(t *testing.T) {
 // TestImportPairFault has the making of key pairs fail.
 func TestImportPairFault(t *testing.T) {
 	r := newRig(t, options{})
-	_, err := r.token.ImportRoutes(t.Context())
+	_, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	for rule, class := range map[string]hsm.Class{
 		"C_GenerateKeyPair rv=0x31":           hsm.TokenFull,
@@ -366,7 +366,7 @@ func TestImportPairFault(t *testing.T) {
 // TestAbandonedPairIsDestroyed has the caller of GenerateKey leave.
 func TestAbandonedPairIsDestroyed(t *testing.T) {
 	r := newRig(t, options{})
-	_, err := r.token.ImportRoutes(t.Context())
+	_, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	begun := r.fault.Calls("C_GenerateKeyPair")
 	r.fault.Set("C_GenerateKeyPair hang=1")

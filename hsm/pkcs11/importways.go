@@ -16,7 +16,7 @@ import (
 
 // ways is what a token was seen to do with imported material.
 type ways struct {
-	routes map[hsm.ImportWrap]hsm.ImportRoute
+	routes map[hsm.ImportWrap]hsm.Route
 	// wrap is the mechanism that wraps a key to find out its length, size what it makes of 32 bytes.
 	wrap uint
 	size int
@@ -27,7 +27,7 @@ type ways struct {
 // way is a way of encrypting material, with the route that it takes.
 type way struct {
 	wrap  hsm.ImportWrap
-	route hsm.ImportRoute
+	route hsm.Route
 }
 
 // oaepHashes gives the hash of each way.
@@ -41,7 +41,7 @@ func transported(wrap hsm.ImportWrap) bool { return wrap == hsm.RSAAESSHA1 || wr
 // uses gives what a private key must do for these ways.
 func (w *ways) uses() []uint {
 	var uses []uint
-	seen := map[hsm.ImportRoute]bool{}
+	seen := map[hsm.Route]bool{}
 	for _, route := range w.routes {
 		seen[route] = true
 	}
@@ -56,7 +56,10 @@ func (w *ways) uses() []uint {
 
 // ImportRoutes implements hsm.Token. What was found out holds for as long as the Token is open, whatever becomes of its
 // sessions.
-func (t *Token) ImportRoutes(ctx context.Context) (map[hsm.ImportWrap]hsm.ImportRoute, error) {
+func (t *Token) ImportRoutes(ctx context.Context, kind hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
+	if kind != hsm.AES256 {
+		return nil, nil
+	}
 	w, err := t.importWays(ctx)
 	if err != nil {
 		return nil, err
@@ -97,7 +100,7 @@ func (t *Token) importWays(ctx context.Context) (*ways, error) {
 func (s *session) findWays() (*ways, error) {
 	s.keys.objectsMu.Lock()
 	defer s.keys.objectsMu.Unlock()
-	w := &ways{routes: map[hsm.ImportWrap]hsm.ImportRoute{}}
+	w := &ways{routes: map[hsm.ImportWrap]hsm.Route{}}
 	if err := s.grave(twice(func() error { return s.findWraps(w) })); err != nil || w.wrap == 0 {
 		return w, err
 	}
@@ -134,16 +137,16 @@ func (s *session) findWays() (*ways, error) {
 }
 
 // routes gives the routes that the configuration allows, the better one first.
-func (s *session) routes() []hsm.ImportRoute {
+func (s *session) routes() []hsm.Route {
 	if s.keys.token.cfg.StrictOnToken {
-		return []hsm.ImportRoute{hsm.OnToken}
+		return []hsm.Route{hsm.OnToken}
 	}
-	return []hsm.ImportRoute{hsm.OnToken, hsm.InProcess}
+	return []hsm.Route{hsm.OnToken, hsm.InProcess}
 }
 
 // newTrial makes a throw-away key pair. The caller clears the landing in any case.
 func (s *session) newTrial(w *ways) (*landing, error) {
-	t := importPair{bits: 2048, label: "probe", uses: []uint{p11.CKA_UNWRAP, p11.CKA_DECRYPT}}
+	t := template{kind: hsm.RSA2048Import, label: "probe", uses: []uint{p11.CKA_UNWRAP, p11.CKA_DECRYPT}}
 	if len(s.routes()) == 1 {
 		t.uses = t.uses[:1]
 	}
@@ -155,7 +158,12 @@ func (s *session) newTrial(w *ways) (*landing, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.newLanding(w, private, public)
+	parsed, err := publicOf(hsm.KeyRef{Kind: t.kind, Public: public})
+	if err != nil {
+		_ = s.destroy(private)
+		return nil, err
+	}
+	l, err := s.newLanding(w, private, parsed)
 	l.made = append(l.made, private)
 	return l, err
 }

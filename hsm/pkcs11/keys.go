@@ -1,9 +1,11 @@
 package pkcs11
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -35,11 +37,15 @@ type keys struct {
 	// survive side by side.
 	objectsMu sync.Mutex
 
+	// passing is held by a request for as long as it has a session object of its own, which a search would not bear; searches
+	// hold it alone, call by call. It may be taken while the others are held, not the other way round.
+	passing sync.RWMutex
+
 	mu      sync.Mutex // guards what follows, for moments only
 	objects map[hsm.KeyID]p11.ObjectHandle
 	loaded  *simplelru.LRU[hsm.KeyID, *loadedKey]
 	trash   []p11.ObjectHandle // session objects to destroy
-	wraps   map[hsm.WrapFormat]uint
+	wraps   wrapping
 }
 
 // loadedKey is a handle in use. It is valid until release.
@@ -201,9 +207,14 @@ func (k *keys) object(s *session, id hsm.KeyID) (p11.ObjectHandle, error) {
 	defer k.objectsMu.Unlock()
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
+	k.passing.Lock()
+	defer k.passing.Unlock()
 	found, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_ID, raw), p11.NewAttribute(p11.CKA_TOKEN, true)})
 	if err != nil {
 		return 0, k.ofAnchor(err)
+	}
+	if len(found) > 1 { // a key pair of crypto11's, both halves of which have the CKA_ID
+		found = slices.DeleteFunc(found, k.anchor.isPublic)
 	}
 	if len(found) == 0 {
 		if err := k.anchor.loggedIn(); err != nil {
@@ -213,6 +224,11 @@ func (k *keys) object(s *session, id hsm.KeyID) (p11.ObjectHandle, error) {
 	}
 	k.know(id, found[0])
 	return found[0], nil
+}
+
+// isPublic tells whether an object is a public key.
+func (s *session) isPublic(object p11.ObjectHandle) bool {
+	return bytes.Equal(s.attribute(object, p11.CKA_CLASS), p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY).Value)
 }
 
 // ckaID gives the CKA_ID that a name stands for. Every key has one name only.
@@ -242,9 +258,8 @@ func (k *keys) know(id hsm.KeyID, handle p11.ObjectHandle) {
 // load makes the session object of a key. The caller holds anchorMu.
 func (k *keys) load(ref hsm.KeyRef, object p11.ObjectHandle) (*loadedKey, error) {
 	if len(ref.Wrapped) > 0 {
-		// SoftHSM would unwrap material of any length as an AES key.
-		if format, err := formatOf(ref.Wrapped); err != nil || format != ref.WrapFormat {
-			return nil, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("%d bytes of wrapped key in the format %q", len(ref.Wrapped), ref.WrapFormat)}
+		if err := checkWrapped(ref); err != nil {
+			return nil, err
 		}
 		mechanism, err := k.mechanism(ref.WrapFormat, object)
 		if err != nil {
@@ -319,6 +334,8 @@ func (k *keys) search(s *session) (map[p11.ObjectHandle]hsm.Object, error) {
 func (k *keys) findAll(s *session) ([]p11.ObjectHandle, error) {
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
+	k.passing.Lock()
+	defer k.passing.Unlock()
 	handles, err := s.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
 	if err != nil {
 		return nil, err
@@ -329,6 +346,8 @@ func (k *keys) findAll(s *session) ([]p11.ObjectHandle, error) {
 func (k *keys) readInTurn(s *session, object p11.ObjectHandle, kind uint) ([]byte, error) {
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
+	k.passing.Lock()
+	defer k.passing.Unlock()
 	return s.read(object, kind)
 }
 

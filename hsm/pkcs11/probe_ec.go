@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdh"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/sha512"
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"math/big"
 	"strconv"
 
 	p11 "github.com/miekg/pkcs11"
+
+	"hsmkms/publickey"
 )
 
 // Constants of PKCS#11 3.0, which the binding's 2.40 headers lack.
@@ -28,28 +27,18 @@ const (
 type curve struct {
 	keySpec string
 	oid     asn1.ObjectIdentifier
-	size    int // of a coordinate, in bytes
 	hash    crypto.Hash
 	// algorithm is the AWS API's name of ECDSA with hash.
 	algorithm string
-	// verify is the standard library's implementation, or ours for a curve that it lacks. The point is uncompressed.
-	verify func(point, digest []byte, r, s *big.Int) bool
 	// ecdh is nil for a curve on which the AWS API has no key agreement.
 	ecdh ecdh.Curve
 }
 
 var curves = []curve{
-	{"ECC_NIST_P256", asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, 32, crypto.SHA256, "ECDSA_SHA_256", verifyOn(elliptic.P256()), ecdh.P256()},
-	{"ECC_NIST_P384", asn1.ObjectIdentifier{1, 3, 132, 0, 34}, 48, crypto.SHA384, "ECDSA_SHA_384", verifyOn(elliptic.P384()), ecdh.P384()},
-	{"ECC_NIST_P521", asn1.ObjectIdentifier{1, 3, 132, 0, 35}, 66, crypto.SHA512, "ECDSA_SHA_512", verifyOn(elliptic.P521()), ecdh.P521()},
-	{"ECC_SECG_P256K1", asn1.ObjectIdentifier{1, 3, 132, 0, 10}, 32, crypto.SHA256, "ECDSA_SHA_256", verifySecp256k1, nil},
-}
-
-func verifyOn(c elliptic.Curve) func(point, digest []byte, r, s *big.Int) bool {
-	return func(point, digest []byte, r, s *big.Int) bool {
-		public, err := ecdsa.ParseUncompressedPublicKey(c, point)
-		return err == nil && ecdsa.Verify(public, digest, r, s)
-	}
+	{"ECC_NIST_P256", asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, crypto.SHA256, "ECDSA_SHA_256", ecdh.P256()},
+	{"ECC_NIST_P384", asn1.ObjectIdentifier{1, 3, 132, 0, 34}, crypto.SHA384, "ECDSA_SHA_384", ecdh.P384()},
+	{"ECC_NIST_P521", asn1.ObjectIdentifier{1, 3, 132, 0, 35}, crypto.SHA512, "ECDSA_SHA_512", ecdh.P521()},
+	{"ECC_SECG_P256K1", asn1.ObjectIdentifier{1, 3, 132, 0, 10}, crypto.SHA256, "ECDSA_SHA_256", nil},
 }
 
 func (c curve) spec() pairSpec {
@@ -78,26 +67,13 @@ func ecGroup(c curve) group {
 	return g
 }
 
-// ecPoint reads a public key of size bytes.
-func (p *prober) ecPoint(public p11.ObjectHandle, size int) ([]byte, error) {
-	return parsePoint(p.anchor.attribute(public, p11.CKA_EC_POINT), size)
-}
-
-// parsePoint reads a CKA_EC_POINT: a DER OCTET STRING by the specification, but some modules give the bare point and
-// some a DER BIT STRING.
-func parsePoint(value []byte, size int) ([]byte, error) {
-	if len(value) == size {
-		return value, nil
+// ecKey reads a public key of a key spec.
+func (p *prober) ecKey(public p11.ObjectHandle, keySpec string) (*publickey.Key, error) {
+	key, err := publickey.FromPoint(keySpec, p.anchor.attribute(public, p11.CKA_EC_POINT))
+	if err != nil {
+		return nil, fmt.Errorf("reading the public key: %w", err)
 	}
-	var octets []byte
-	if rest, err := asn1.Unmarshal(value, &octets); err == nil && len(rest) == 0 && len(octets) == size {
-		return octets, nil
-	}
-	var bits asn1.BitString
-	if rest, err := asn1.Unmarshal(value, &bits); err == nil && len(rest) == 0 && bits.BitLength == 8*size {
-		return bits.Bytes, nil
-	}
-	return nil, errors.New("the public key cannot be read")
+	return key, nil
 }
 
 func (c curve) signs(k pairs) check {
@@ -112,7 +88,7 @@ func (c curve) signs(k pairs) check {
 
 // signsECDSA checks that a private key belongs to a public one, and that a signature is r and s at full width.
 func (p *prober) signsECDSA(c curve, made pair) error {
-	point, err := p.ecPoint(made.public, 1+2*c.size)
+	key, err := p.ecKey(made.public, c.keySpec)
 	if err != nil {
 		return err
 	}
@@ -120,15 +96,15 @@ func (p *prober) signsECDSA(c curve, made pair) error {
 	if err != nil {
 		return err
 	}
-	signature, err := p.sign(mechanismOf(p11.CKM_ECDSA, nil), made.private, digest)
+	raw, err := p.sign(mechanismOf(p11.CKM_ECDSA, nil), made.private, digest)
 	if err != nil {
 		return err
 	}
-	if len(signature) != 2*c.size {
-		return fmt.Errorf("a signature of %d bytes", len(signature))
+	signature, err := key.ECDSASignature(raw)
+	if err != nil {
+		return err
 	}
-	r, s := new(big.Int).SetBytes(signature[:c.size]), new(big.Int).SetBytes(signature[c.size:])
-	if !c.verify(point, digest, r, s) {
+	if key.Verify(publickey.Signed{Algorithm: c.algorithm, Type: publickey.Digest, Message: digest, Signature: signature}) != nil {
 		return errUnverified
 	}
 	return nil
@@ -141,11 +117,11 @@ func (c curve) agrees(k pairs) check {
 		if err != nil {
 			return "", err
 		}
-		point, err := p.ecPoint(made.public, 1+2*c.size)
+		key, err := p.ecKey(made.public, c.keySpec)
 		if err != nil {
 			return "", err
 		}
-		public, err := c.ecdh.NewPublicKey(point)
+		public, err := c.ecdh.NewPublicKey(key.Point())
 		if err != nil {
 			return "", fmt.Errorf("using the token's public key: %w", err)
 		}
@@ -228,7 +204,7 @@ func (p *prober) generateEd25519(s pairSpec) (pair, error) {
 
 // signsEd25519 checks that a private key belongs to a public one.
 func (p *prober) signsEd25519(made pair) error {
-	public, err := p.ecPoint(made.public, ed25519.PublicKeySize)
+	key, err := p.ecKey(made.public, ed25519Spec)
 	if err != nil {
 		return err
 	}
@@ -237,7 +213,7 @@ func (p *prober) signsEd25519(made pair) error {
 		return err
 	}
 	signature, err := p.sign(mechanismOf(ckmEDDSA, nil), made.private, message)
-	if err == nil && !ed25519.Verify(public, message, signature) {
+	if err == nil && !ed25519.Verify(key.Point(), message, signature) {
 		err = errUnverified
 	}
 	return err
@@ -246,7 +222,7 @@ func (p *prober) signsEd25519(made pair) error {
 // signsEd25519ph checks the prehashed variant. The AWS API gives the digest, so a token that hashes by itself is of no
 // use.
 func (p *prober) signsEd25519ph(made pair) error {
-	public, err := p.ecPoint(made.public, ed25519.PublicKeySize)
+	key, err := p.ecKey(made.public, ed25519Spec)
 	if err != nil {
 		return err
 	}
@@ -258,7 +234,7 @@ func (p *prober) signsEd25519ph(made pair) error {
 	if err != nil {
 		return err
 	}
-	return isEd25519ph(public, digest, signature)
+	return isEd25519ph(key.Point(), digest, signature)
 }
 
 // isEd25519ph tells what a token made of a digest when it was asked for Ed25519ph; there are tokens that ignore the

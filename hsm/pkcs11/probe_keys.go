@@ -47,7 +47,7 @@ func withFallback(must, may []*p11.Attribute, f func([]*p11.Attribute) error) er
 }
 
 // secretUses are the attributes that say what a secret key may do.
-var secretUses = []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT, p11.CKA_SIGN, p11.CKA_VERIFY, p11.CKA_WRAP, p11.CKA_UNWRAP, p11.CKA_DERIVE}
+var secretUses = []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT, p11.CKA_WRAP, p11.CKA_UNWRAP, p11.CKA_SIGN, p11.CKA_VERIFY, p11.CKA_DERIVE}
 
 // secret describes a throw-away secret key. It is a session object like all of them.
 type secret struct {
@@ -151,9 +151,6 @@ type pairSpec struct {
 	uses        []uint
 	extractable bool
 }
-
-// publicUse gives the attribute of the public key that goes with one of the private key; CKA_DERIVE has none.
-var publicUse = map[uint]uint{p11.CKA_SIGN: p11.CKA_VERIFY, p11.CKA_DECRYPT: p11.CKA_ENCRYPT, p11.CKA_UNWRAP: p11.CKA_WRAP}
 
 func (s pairSpec) publicAttributes() (must, may []*p11.Attribute) {
 	var uses []uint

@@ -4,12 +4,10 @@ import (
 	"crypto"
 	"crypto/aes"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"math"
-	"math/big"
 	"testing"
 
 	p11 "github.com/miekg/pkcs11"
@@ -57,43 +55,6 @@ func TestKeyWrap(t *testing.T) {
 	require.Equal(t, "c37b7e6492584340bed12207808941155068f738", hex.EncodeToString(key), "the key was changed")
 }
 
-func TestVerifySecp256k1(t *testing.T) {
-	// The private key is 1, so that the public key is the base point; signed by RFC 6979 over SHA-256.
-	digest := sha256.Sum256([]byte("Satoshi Nakamoto"))
-	point := append(append([]byte{4}, kG.x.Bytes()...), kG.y.Bytes()...)
-	r := fromHex("934b1ea10a4b3c1757e2b0c017d0b6143ce3c9a7e6a4a49860d7a6ab210ee3d8")
-	s := fromHex("2442ce9d2b916064108014783e923ec36b49743e2ffa1c4496f01a512aafd9e5")
-	require.True(t, verifySecp256k1(point, digest[:], r, s))
-	require.True(t, verifySecp256k1(point, digest[:], r, new(big.Int).Sub(kN, s)), "either sign of s is valid ECDSA")
-
-	other := sha256.Sum256([]byte("another message"))
-	negative := append(append([]byte{4}, kG.x.Bytes()...), new(big.Int).Sub(kP, kG.y).Bytes()...)
-	off := append([]byte(nil), point...)
-	off[64] ^= 1
-	for name, valid := range map[string]bool{
-		"digest":          verifySecp256k1(point, other[:], r, s),
-		"short digest":    verifySecp256k1(point, digest[:31], r, s),
-		"r":               verifySecp256k1(point, digest[:], new(big.Int).Add(r, big.NewInt(1)), s),
-		"s":               verifySecp256k1(point, digest[:], r, new(big.Int).Add(s, big.NewInt(1))),
-		"r beyond n":      verifySecp256k1(point, digest[:], new(big.Int).Add(r, kN), s),
-		"s beyond n":      verifySecp256k1(point, digest[:], r, new(big.Int).Add(s, kN)),
-		"zero r":          verifySecp256k1(point, digest[:], new(big.Int), s),
-		"zero s":          verifySecp256k1(point, digest[:], r, new(big.Int)),
-		"another key":     verifySecp256k1(negative, digest[:], r, s),
-		"not on curve":    verifySecp256k1(off, digest[:], r, s),
-		"truncated point": verifySecp256k1(point[:64], digest[:], r, s),
-	} {
-		require.False(t, valid, name)
-	}
-}
-
-func TestSecp256k1Group(t *testing.T) {
-	require.Nil(t, kG.times(kN), "the order of the base point")
-	require.Equal(t, kG, kG.times(new(big.Int).Add(kN, big.NewInt(1))))
-	require.Equal(t, kG.times(big.NewInt(5)), kG.times(big.NewInt(2)).plus(kG.times(big.NewInt(3))))
-	require.True(t, kG.times(big.NewInt(12345)).onCurve())
-}
-
 func TestIsEd25519ph(t *testing.T) {
 	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	public := private.Public().(ed25519.PublicKey)
@@ -108,27 +69,6 @@ func TestIsEd25519ph(t *testing.T) {
 	require.ErrorContains(t, isEd25519ph(public, digest[:], prehashed(twice[:])), "hashes what it is given")
 	require.ErrorContains(t, isEd25519ph(public, digest[:], ed25519.Sign(private, digest[:])), "pure Ed25519")
 	require.ErrorIs(t, isEd25519ph(public, digest[:], make([]byte, 64)), errUnverified)
-}
-
-func TestParsePoint(t *testing.T) {
-	for name, test := range map[string]struct {
-		value, point string
-	}{
-		"bare":              {"04aabb", "04aabb"},
-		"octet string":      {"040304aabb", "04aabb"},
-		"bit string":        {"03040004aabb", "04aabb"},
-		"too long":          {"0404aabbccdd", ""},
-		"trailing bytes":    {"040304aabb00", ""},
-		"odd bits":          {"03040104aaba", ""},
-		"another type":      {"020304aabb", ""},
-		"nothing":           {"", ""},
-		"a byte short":      {"04aa", ""},
-		"truncated content": {"040404aabb", ""},
-	} {
-		point, err := parsePoint(unhex(t, test.value), 3)
-		require.Equal(t, test.point, hex.EncodeToString(point), name)
-		require.Equal(t, test.point == "", err != nil, name)
-	}
 }
 
 func TestLargestOf(t *testing.T) {

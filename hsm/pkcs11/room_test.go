@@ -33,7 +33,7 @@ func TestAbandonedKeyIsDestroyed(t *testing.T) {
 // TestPairsHoldUpNoKey has many callers ask for key pairs, which take long, before somebody asks for a key.
 func TestPairsHoldUpNoKey(t *testing.T) {
 	r := newRig(t, options{})
-	_, err := r.token.ImportRoutes(t.Context())
+	_, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	const pairs = 6
 	before := r.fault.Calls("C_GenerateKeyPair")
@@ -70,7 +70,7 @@ func TestMissHoldsUpNoRequest(t *testing.T) {
 	} {
 		t.Run(home, func(t *testing.T) {
 			r := newRig(t, options{})
-			_, err := r.token.ImportRoutes(t.Context())
+			_, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 			require.NoError(t, err)
 			hot := r.generate(hsm.KeyRequest{Kind: hsm.AES256})
 			before := r.fault.Calls("C_GenerateKeyPair")
@@ -98,7 +98,7 @@ func TestMissHoldsUpNoRequest(t *testing.T) {
 // TestPairsAwaitTheirTurnInTime has callers leave, and the token go, while they wait for the pair of another.
 func TestPairsAwaitTheirTurnInTime(t *testing.T) {
 	r := newRig(t, options{})
-	_, err := r.token.ImportRoutes(t.Context())
+	_, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
 	e := r.token.epoch.Load()
 	e.pairs <- struct{}{}

@@ -48,6 +48,8 @@ type Token struct {
 	// ways is what the token was seen to do with imported material; nil until somebody asks.
 	ways       atomic.Pointer[ways]
 	wayfinding singleflight.Group
+	// abilities is what the token was seen to do with keys, by kind.
+	abilities memo[ability]
 }
 
 var _ hsm.Token = (*Token)(nil)

@@ -130,29 +130,57 @@ func TestImportKeyMaterialSDK(t *testing.T) {
 	})
 }
 
-// TestImportedMaterialExpires imports material that expires in two seconds, and again. When it has expired it is destroyed.
+// brief is material that expires soon.
+type brief struct {
+	id        string
+	blob      []byte // under it
+	until     time.Time
+	destroyed int // how many were when it was imported
+}
+
+// importBriefly imports material that expires soon, but not before something is encrypted under it, however slow the machine.
+func importBriefly(t *testing.T, s *kmstest.Server, set kmstest.ImportSet, material []byte) brief {
+	t.Helper()
+	for span := 2 * time.Second; span < waitLimit; span *= 2 {
+		b := brief{until: time.Now().Add(span), destroyed: destroyed(s)}
+		in := set.Input(t, material)
+		in.ExpirationModel, in.ValidTo = "", &b.until
+		out, err := s.Client().ImportKeyMaterial(t.Context(), in)
+		var sealed *kms.EncryptOutput
+		if err == nil {
+			b.id = *out.KeyMaterialId
+			sealed, err = s.Client().Encrypt(t.Context(), &kms.EncryptInput{KeyId: &set.KeyID, Plaintext: []byte("hello")})
+		}
+		if err == nil {
+			b.blob = sealed.CiphertextBlob
+			return b
+		}
+		require.False(t, time.Now().Before(b.until.Truncate(time.Millisecond)), err)
+	}
+	require.Fail(t, "the machine is too slow")
+	return brief{}
+}
+
+// TestImportedMaterialExpires imports material that expires soon, and again. When it has expired it is destroyed.
 func TestImportedMaterialExpires(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
 		id, material := s.NewExternalKey(t), randomBytes(32)
 		set := quickSet(t, s, id)
-		until := time.Now().Add(2 * time.Second)
-		materialID := s.Import(t, set, material, func(in *kms.ImportKeyMaterialInput) { in.ExpirationModel, in.ValidTo = "", &until })
-		blob := s.Encrypt(t, id, []byte("hello"), nil)
+		b := importBriefly(t, s, set, material)
 		pending := func() bool {
 			_, err := s.Client().Encrypt(t.Context(), &kms.EncryptInput{KeyId: &id, Plaintext: []byte("x")})
 			return codeOf(err) == "KMSInvalidStateException"
 		}
-		before := destroyed(s)
 		require.Eventually(t, pending, waitLimit, waitStep)
-		require.False(t, time.Now().Before(until.Truncate(time.Millisecond)), "expired before its time")
-		require.Eventually(t, func() bool { return destroyed(s) > before }, waitLimit, waitStep, "it is still on the token")
+		require.False(t, time.Now().Before(b.until.Truncate(time.Millisecond)), "expired before its time")
+		require.Eventually(t, func() bool { return destroyed(s) > b.destroyed }, waitLimit, waitStep, "it is still on the token")
 		metadata := metadataOf(t, s, id)
 		require.Equal(t, wantMetadata(metadata, members{
-			"Origin": "EXTERNAL", "Enabled": false, "KeyState": "PendingImport", "CurrentKeyMaterialId": materialID,
+			"Origin": "EXTERNAL", "Enabled": false, "KeyState": "PendingImport", "CurrentKeyMaterialId": b.id,
 		}), metadata)
-		s.Post(t, "Decrypt", object(t, "CiphertextBlob", blob)).RequireRefusal(t, "KMSInvalidStateException", kmstest.KeyARN(id)+" is pending import.")
+		s.Post(t, "Decrypt", object(t, "CiphertextBlob", b.blob)).RequireRefusal(t, "KMSInvalidStateException", kmstest.KeyARN(id)+" is pending import.")
 		s.Import(t, set, material)
-		require.Equal(t, "hello", string(s.Decrypt(t, blob, nil)))
+		require.Equal(t, "hello", string(s.Decrypt(t, b.blob, nil)))
 	})
 }
 

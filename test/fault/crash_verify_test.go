@@ -19,9 +19,6 @@ func (w *world) verify(t *testing.T, s *kmstest.Server) {
 	w.verifyOrphans(t, s)
 	client := s.Client()
 	w.verifyKeys(t, client)
-	for _, worker := range w.workers {
-		worker.awaitVanishing(t, client)
-	}
 	aliases := listAliases(t, client, nil)
 	w.verifyIndex(t, client, aliases)
 	for _, worker := range w.workers {
@@ -198,23 +195,6 @@ func (k *ownKey) verifyOpens(t *testing.T, client *kms.Client) {
 		require.NoError(t, err)
 		require.Equal(t, id, got)
 	}
-}
-
-// awaitVanishing waits until keys that came to their end have no aliases any more.
-func (w *worker) awaitVanishing(t *testing.T, client *kms.Client) {
-	t.Helper()
-	for name := range w.vanishing {
-		eventually(t, func() bool { return !slices.Contains(aliasNames(t, client), name) }, name+" stays")
-	}
-	clear(w.vanishing)
-}
-
-func aliasNames(t *testing.T, client *kms.Client) (names []string) {
-	t.Helper()
-	for name := range listAliases(t, client, nil) {
-		names = append(names, name)
-	}
-	return names
 }
 
 // verifyAliases checks the worker's aliases, and takes them out of the list. Those of keys that come to their end may

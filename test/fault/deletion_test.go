@@ -62,14 +62,15 @@ func TestKilledAtDestruction(t *testing.T) {
 
 // killInDeletion has a rule kill the server when it deletes a new key.
 func (r *rig) killInDeletion(t *testing.T, rule string, kept secret, objects int) {
-	requireStockTaken(t, r.Server)
+	r.requireCalm(t)
 	doomed := newSecret(t, r.Server, "doomed") // has a session object
 	alias := "alias/" + doomed.key
 	_, err := r.Client().CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: &alias, TargetKeyId: &doomed.key})
 	require.NoError(t, err)
 	r.fault.Set(rule)
-	schedule(t, r.Server, doomed.key)
-	require.ErrorContains(t, r.Wait(), "signal: killed")
+	_, err = r.Client().ScheduleKeyDeletion(background, &kms.ScheduleKeyDeletionInput{KeyId: &doomed.key, PendingWindowInDays: aws.Int32(7)})
+	killed := r.Wait()
+	require.ErrorContains(t, killed, "signal: killed", "%v", err) // on a busy machine, even before it had answered
 	r.fault.Clear()
 	require.NoError(t, r.Run())
 	require.True(t, isGone(t, r.Server, doomed.key))
@@ -111,11 +112,11 @@ func TestKilledWhileDeleting(t *testing.T) {
 			require.Zero(t, requireStockTaken(t, r.Server))
 			alive += len(row.kept) + len(row.saved)
 			died, saved = died+len(row.doomed), saved+len(row.saved)
+			objects := empty
 			if home == kmstest.HomeToken {
-				require.Equal(t, empty+alive, objectFiles(t, r.Server))
-			} else {
-				require.Equal(t, empty, objectFiles(t, r.Server))
+				objects += alive
 			}
+			eventually(t, func() bool { return objectFiles(t, r.Server) == objects }, "the material stays, or too much of it goes")
 			require.Len(t, listKeys(t, r.Client()), alive)
 			require.Len(t, listAliases(t, r.Client(), nil), alive)
 		}
@@ -209,11 +210,6 @@ func (d *deathRow) await(t *testing.T, r *rig) {
 		x.requireOpens(t, r.Server)
 		require.Equal(t, map[string]string{"alias/" + x.key: x.key}, listAliases(t, r.Client(), &x.key))
 	}
-	alive := map[string]bool{}
-	eventually(t, func() bool {
-		alive = listKeys(t, r.Client())
-		return len(listAliases(t, r.Client(), nil)) == len(alive)
-	}, "aliases of deleted keys stay")
 }
 
 // TestTokenDownAtDeletion has the token fail, or hang, when a key comes to its end. The key is gone, the failure is logged,

@@ -48,14 +48,24 @@ type rig struct {
 	fault *hsmtest.Fault
 }
 
-// newRig starts a server whose token has no rules yet.
+// newRig starts a server whose token has no rules yet, and waits until it is calm.
 func newRig(t *testing.T, o kmstest.Options) *rig {
 	t.Helper()
 	fault := hsmtest.NewFault(t, hsmtest.SoftHSM{Module: hsmtest.ModulePath(t)}) // the configuration says which tokens
 	o.Module, o.Env = fault.Module, fault.Env
 	s := kmstest.Start(t, o)
 	t.Cleanup(fault.Clear) // before the server is stopped, which a hanging call would hold up
-	return &rig{Server: s, fault: fault}
+	r := &rig{Server: s, fault: fault}
+	r.requireCalm(t)
+	return r
+}
+
+// requireCalm waits until the server, which was just started, calls its token for its clients and its schedule only. Before
+// that, a rule may hit the calls with which the server tries the token out, and counts of calls are not those of a request.
+func (r *rig) requireCalm(t *testing.T) {
+	t.Helper()
+	requireStockTaken(t, r.Server)
+	r.requireLogged(t, `"msg":"importing key material"`, 1)
 }
 
 // eventually waits until something is so, for which there is no signal. Its limit is for a hopeless case only.

@@ -101,6 +101,7 @@ func TestRotationKilled(t *testing.T) {
 		orphans := 0
 		for _, call := range rotationMurders[home] {
 			for _, rule := range []string{" kill=1", " kill=1 when=after"} {
+				r.requireCalm(t)
 				r.fault.Set(call + rule)
 				require.Error(t, v.rotate(r.Client()), call)
 				require.ErrorContains(t, r.Wait(), "signal: killed")
@@ -154,6 +155,7 @@ func TestAutomaticRotationKilled(t *testing.T) {
 				go func() { v.useUntilDead(client); ends <- struct{}{} }()
 			}
 			if round%2 == 1 {
+				r.requireCalm(t)
 				r.fault.Set(fmt.Sprintf("C_GenerateKey kill=1 when=after skip=%d", random.IntN(keys)))
 				require.ErrorContains(t, r.Wait(), "signal: killed")
 				r.fault.Clear()

@@ -15,7 +15,7 @@ func (w *worker) names(taken bool) []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(w.aliases)) {
 		alias := w.aliases[name].is
-		if (alias != "") == taken && !w.vanishing[name] && !w.isDying(alias) {
+		if (alias != "") == taken && !w.isDying(alias) {
 			names = append(names, name)
 		}
 	}

@@ -66,8 +66,6 @@ type worker struct {
 	random  *rand.Rand
 	keys    []*ownKey
 	aliases map[string]*fact[string] // the id of the key, "" if there is no such alias
-	// vanishing are aliases of keys that came to their end: they go at any moment.
-	vanishing map[string]bool
 	// creating is the key that was being made when the server was killed, nil if none was.
 	creating *ownKey
 	making   making
@@ -78,7 +76,7 @@ type worker struct {
 func newWorker(name string, seed uint64) *worker {
 	w := &worker{
 		name: name, random: rand.New(rand.NewPCG(seed, uint64(len(name)))),
-		aliases: map[string]*fact[string]{}, vanishing: map[string]bool{},
+		aliases: map[string]*fact[string]{},
 	}
 	for i := range aliasesEach {
 		w.aliases[fmt.Sprintf("alias/%s/%d", name, i)] = &fact[string]{}
@@ -214,13 +212,12 @@ func (w *worker) while(what making, request func() error) error {
 	return err
 }
 
-// bury takes note of the end of a key.
+// bury takes note of the end of a key, with which its aliases end.
 func (w *worker) bury(key *ownKey) {
 	w.keys = slices.DeleteFunc(w.keys, func(k *ownKey) bool { return k == key })
-	for name, alias := range w.aliases {
+	for _, alias := range w.aliases {
 		if alias.is == key.key {
 			*alias = fact[string]{}
-			w.vanishing[name] = true
 		}
 	}
 	w.ended++

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -224,11 +225,20 @@ regions:
 	if s.options.Day != "" {
 		text += ", day: " + s.options.Day
 	}
-	text += "}\n"
-	for _, line := range s.options.Top {
-		text += line + "\n"
-	}
+	text += "}\n" + strings.Join(s.options.top(), "\n") + "\n"
 	return os.WriteFile(s.Config(), []byte(text), 0o600)
+}
+
+// patience is how long requests may take, unless a test is about just that: on a busy machine a token can need more than the
+// usual 10 s for a key pair of 4096 bits.
+const patience = "request_timeout: 50s"
+
+// top gives the lines for the configuration itself.
+func (o Options) top() []string {
+	if slices.ContainsFunc(o.Top, func(line string) bool { return strings.HasPrefix(line, "request_timeout:") }) {
+		return o.Top
+	}
+	return append(slices.Clone(o.Top), patience)
 }
 
 // Run starts the process, if it isn't running, and waits until it answers.
