@@ -48,7 +48,11 @@ func (r *Request) value(key ConditionKey, name string) Value {
 	case KeyEncryptionContextKeys:
 		return KeysOf(r.context())
 	case KeyEpochTime:
-		key = KeyCurrentTime
+		now := r.value(KeyCurrentTime, "")
+		if now.kind != oneMoment {
+			return Value{}
+		}
+		return Number(now.time.Unix())
 	case KeyGrantConstraintType, KeyGrantOperations, KeyGranteePrincipal, KeyRetiringPrincipal:
 		return r.NewGrant.value(key)
 	}
@@ -66,7 +70,7 @@ func (r *Request) context() map[string]string {
 	if r.NewGrant == nil {
 		return r.EncryptionContext
 	}
-	if r.NewGrant.EncryptionContextEquals != nil {
+	if len(r.NewGrant.EncryptionContextEquals) > 0 {
 		return r.NewGrant.EncryptionContextEquals
 	}
 	return r.NewGrant.EncryptionContextSubset
