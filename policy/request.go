@@ -29,9 +29,11 @@ func (r *Request) resource() string {
 	return r.Resource
 }
 
-// wellFormed tells whether there is something to decide.
+// wellFormed tells whether there is something to decide, and the caller is known by all the names that policies may have for
+// him.
 func (r *Request) wellFormed() bool {
-	return r.Caller != nil && r.Caller.Account != "" && r.Caller.ARN != "" && r.Action != ""
+	c := r.Caller
+	return r.Action != "" && c != nil && c.Account != "" && c.ARN != "" && (c.Type == AssumedRole) == (c.RoleARN != "")
 }
 
 // value gives the value of a condition key.
