@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"hsmkms/hsm"
+	"hsmkms/policy"
 )
 
 // authorize is the only way from a key identifier in a request to a key: it finds the key and decides whether the
@@ -49,11 +50,20 @@ func (s *Service) permit(r *Request, a action, key *Key) error {
 	return nil
 }
 
-// judge decides whether the caller may do the action with the key: the principals of the key's own account may, others
-// may not. An account has no other principal than its root user yet.
+// judge decides whether the caller may do the action with the key: the root user of the key's own account may, others may
+// not.
 func (s *Service) judge(r *Request, a action, key *Key) error {
-	if key.Account != r.Caller.Account {
+	if r.Caller.Type != policy.Root || key.Account != r.Caller.Account {
 		return denied(r, a, key.ARN())
+	}
+	return nil
+}
+
+// permitAccount decides whether the caller may do what no key decides about: the root user may, others may not.
+func permitAccount(r *Request, permission string) error {
+	if r.Caller.Type != policy.Root {
+		return Errorf(AccessDenied, "User: %s is not authorized to perform: kms:%s because no identity-based policy allows the kms:%s action",
+			r.Caller.ARN, permission, permission)
 	}
 	return nil
 }

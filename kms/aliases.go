@@ -97,6 +97,9 @@ func (s *Service) DeleteAlias(ctx context.Context, r *Request, in *DeleteAliasIn
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
+	if err := permitAccount(r, actionDeleteAlias.permission); err != nil {
+		return nil, err
+	}
 	var key *Key
 	out, err := s.changeAlias(ctx, r, in.AliasName, func(t *recorder, old *Alias) (_ *Alias, err error) {
 		if old == nil {
@@ -189,6 +192,9 @@ func checkAliasName(name string) error {
 func (s *Service) ListAliases(ctx context.Context, r *Request, in *ListAliasesInput) (*ListAliasesOutput, error) {
 	if in.Limit != nil && *in.Limit > 100 {
 		return nil, Errorf(Validation, "1 validation error detected: Value '%d' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 100", *in.Limit)
+	}
+	if err := permitAccount(r, actionListAliases.permission); err != nil {
+		return nil, err
 	}
 	prefix := aliasRecords(r.Caller.Account, r.Region)
 	if in.KeyId != "" {

@@ -35,6 +35,9 @@ type CreateKeyOutput struct {
 // CreateKey makes key material on the token and then the key's record. A crash in between leaves an orphan on the token,
 // never a record without its material.
 func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput) (*CreateKeyOutput, error) {
+	if err := permitAccount(r, "CreateKey"); err != nil {
+		return nil, err
+	}
 	key, err := newKey(r, in)
 	if err != nil {
 		return nil, err
@@ -42,7 +45,7 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 	if key.ID, err = s.newKeyID(key.MultiRegion); err != nil {
 		return nil, err
 	}
-	if err := checkPolicy(r.Caller, key, key.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
+	if err := checkPolicy(&r.Caller.Principal, key, key.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
 	key.Created = s.cfg.Clock().UTC()

@@ -124,6 +124,9 @@ type GenerateRandomOutput struct {
 
 // GenerateRandom gives 1 to 1024 bytes from the token's generator.
 func (s *Service) GenerateRandom(ctx context.Context, r *Request, in *GenerateRandomInput) (*GenerateRandomOutput, error) {
+	if err := permitAccount(r, "GenerateRandom"); err != nil {
+		return nil, err
+	}
 	if in.NumberOfBytes == nil {
 		return nil, Errorf(Validation, "NumberOfBytes is required.")
 	}

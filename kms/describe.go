@@ -158,6 +158,9 @@ type KeyListEntry struct {
 
 // ListKeys lists the keys of the caller's account in the Region, ordered by key id, at most 1000 (100 if not said) a page.
 func (s *Service) ListKeys(ctx context.Context, r *Request, in *ListKeysInput) (*ListKeysOutput, error) {
+	if err := permitAccount(r, "ListKeys"); err != nil {
+		return nil, err
+	}
 	page, err := newPage(in.Limit, 100, in.Marker, accountKeys(r.Caller.Account, r.Region))
 	if err != nil {
 		return nil, err

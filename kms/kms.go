@@ -137,7 +137,7 @@ type Request struct {
 	// Operation is the name in the AWS API, for example ReEncrypt.
 	Operation string
 	// Caller is the authenticated identity.
-	Caller *policy.Principal
+	Caller *policy.Caller
 	// Region is the AWS Region of the request, one of Config.Regions.
 	Region string
 	// Keys collects the ARNs of the keys that the request was found to be about, for the log and the audit trail.

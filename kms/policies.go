@@ -71,7 +71,7 @@ func (s *Service) PutKeyPolicy(ctx context.Context, r *Request, in *PutKeyPolicy
 		return nil, err
 	}
 	// Before the transaction, in which others wait: it depends on nothing that changes.
-	if err := checkPolicy(r.Caller, key, in.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
+	if err := checkPolicy(&r.Caller.Principal, key, in.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
 	return empty(s.change(ctx, key, func(now *Key) error {

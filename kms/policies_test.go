@@ -15,7 +15,7 @@ const lockedOut = "The new key policy will not allow you to update the key polic
 // requestBy is a request of somebody who is not the root user of testAccount.
 func requestBy(kind policy.PrincipalType, arn string) *Request {
 	r := newRequest("PutKeyPolicy")
-	r.Caller = &policy.Principal{Type: kind, ARN: arn, Account: testAccount}
+	r.Caller = &policy.Caller{Principal: policy.Principal{Type: kind, ARN: arn, Account: testAccount}}
 	if session, ok := strings.CutPrefix(arn, "arn:aws:sts::"+testAccount+":assumed-role/"); ok {
 		role, _, _ := strings.Cut(session, "/")
 		r.Caller.RoleARN = "arn:aws:iam::" + testAccount + ":role/" + role
@@ -111,8 +111,8 @@ func TestDefaultPolicy(t *testing.T) {
 		newRequest("CreateKey"), requestBy(policy.IAMUser, "arn:aws:iam::"+testAccount+":user/a"),
 		requestBy(policy.AssumedRole, "arn:aws:sts::"+testAccount+":assumed-role/r/s1"),
 	} {
-		require.NoError(t, checkPolicy(r.Caller, newTestKey(firstKey), defaultPolicy(testAccount), false))
+		require.NoError(t, checkPolicy(&r.Caller.Principal, newTestKey(firstKey), defaultPolicy(testAccount), false))
 	}
-	err := checkPolicy(newRequest("").Caller, newTestKey(firstKey), defaultPolicy(otherAccount), false)
+	err := checkPolicy(&newRequest("").Caller.Principal, newTestKey(firstKey), defaultPolicy(otherAccount), false)
 	requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
 }

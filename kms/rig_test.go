@@ -130,7 +130,7 @@ func newBlob(t *testing.T, keyID string) []byte {
 func newRequest(operation string) *Request {
 	return &Request{
 		Operation: operation, Region: testRegion,
-		Caller: &policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + testAccount + ":root", Account: testAccount},
+		Caller: &policy.Caller{Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + testAccount + ":root", Account: testAccount}},
 	}
 }
 

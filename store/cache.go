@@ -10,13 +10,15 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Cache keeps decoded records in memory. What it gives is never older than the last change that this process committed
+// Cache keeps decoded records, or what was made of several, in memory. What it gives is never older than the last change that this process committed
 // and forgot (see Forget), and follows changes of other processes as fast as the store's watch does. It is safe for
 // concurrent use.
 type Cache[T any] struct {
 	store  Store
 	prefix string
-	decode func([]byte) (T, error)
+	load   func(r Reader, key string) (T, bool, error)
+	// stale says what a change of a record with the prefix makes stale: what is kept under a key, or all of it; "" for nothing.
+	stale func(changed string) (key string, all bool)
 
 	mu      sync.Mutex
 	records *lru.LRU[string, T]
@@ -29,11 +31,27 @@ type Cache[T any] struct {
 // NewCache makes a cache of at most size records whose keys begin with prefix. decode must not keep its argument. Run
 // must be running while the cache is in use.
 func NewCache[T any](s Store, prefix string, size int, decode func([]byte) (T, error)) (*Cache[T], error) {
+	load := func(r Reader, key string) (record T, found bool, err error) {
+		value, found, err := r.Get(key)
+		if err != nil || !found {
+			return record, false, err
+		}
+		record, err = decode(value)
+		return record, err == nil, err
+	}
+	return NewJoin(s, prefix, size, load, func(changed string) (string, bool) { return changed, false })
+}
+
+// NewJoin makes a cache of what load makes of several records in one snapshot of the store, under a key of its own choice.
+// All the records that it reads have the prefix. stale is told of each of them that changes, and says what can no longer be
+// kept: what load made for a key ("" for nothing), or all. Run must be running while the cache is in use.
+func NewJoin[T any](s Store, prefix string, size int, load func(r Reader, key string) (T, bool, error),
+	stale func(changed string) (key string, all bool)) (*Cache[T], error) {
 	records, err := lru.NewLRU[string, T](size, nil)
 	if err != nil {
 		return nil, fmt.Errorf("making a record cache: %w", err)
 	}
-	return &Cache[T]{store: s, prefix: prefix, decode: decode, records: records}, nil
+	return &Cache[T]{store: s, prefix: prefix, load: load, stale: stale, records: records}, nil
 }
 
 // Get gives the record under key, and false if there is none. The record is shared and must not be changed.
@@ -46,12 +64,7 @@ func (c *Cache[T]) Get(ctx context.Context, key string) (record T, found bool, e
 		return record, true, nil
 	}
 	err = c.store.View(ctx, func(r Reader) error {
-		value, ok, err := r.Get(key)
-		if err != nil || !ok {
-			return err
-		}
-		found = true
-		record, err = c.decode(value)
+		record, found, err = c.load(r, key)
 		return err
 	})
 	if err != nil || !found {
@@ -70,10 +83,17 @@ func (c *Cache[T]) Forget(keys ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, key := range keys {
-		if strings.HasPrefix(key, c.prefix) {
-			c.changes++
-			c.records.Remove(key)
+		if !strings.HasPrefix(key, c.prefix) {
+			continue
 		}
+		stale, all := c.stale(key)
+		if all || stale != "" {
+			c.changes++
+		}
+		if all {
+			c.records.Purge()
+		}
+		c.records.Remove(stale)
 	}
 }
 

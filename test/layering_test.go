@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"hsm/pkcs11":      {"hsm"},
 	"store/bolt":      {"store"},
 	"kms":             {"policy", "hsm", "store", "kms/ciphertext"},
-	"api":             {"kms", "auth", "hsm", "policy"},
+	"api":             {"kms", "auth", "iam", "hsm", "policy"},
 	"hsm/hsmtest":     {"hsm"},
 	"store/storetest": {"store"},
 }

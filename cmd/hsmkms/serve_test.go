@@ -62,7 +62,7 @@ func BenchmarkHandler(b *testing.B) {
 	identities, err := iam.New(iam.Config{Store: st, Vault: hsm.Vault{Token: plainToken{}}})
 	require.NoError(b, err)
 	var access aws.Credentials
-	require.NoError(b, identities.CreateAccount(b.Context(), "111122223333", func(key iam.AccessKey) error {
+	require.NoError(b, identities.CreateAccount(b.Context(), "111122223333", func(key iam.RootKey) error {
 		access = aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: string(key.Secret)}
 		return nil
 	}))
@@ -70,7 +70,7 @@ func BenchmarkHandler(b *testing.B) {
 	handler, err := newHandler(cfg, service, identities, api.NewMetrics(), slog.New(slog.NewJSONHandler(sink{}, nil)))
 	require.NoError(b, err)
 
-	r := &kms.Request{Region: "us-east-1", Operation: "CreateKey", Caller: &policy.Principal{Account: "111122223333"}}
+	r := &kms.Request{Region: "us-east-1", Operation: "CreateKey", Caller: &policy.Caller{Principal: policy.Principal{Type: policy.Root, Account: "111122223333"}}}
 	key, err := service.CreateKey(b.Context(), r, &kms.CreateKeyInput{})
 	require.NoError(b, err)
 	encrypted, err := service.Encrypt(b.Context(), r, &kms.EncryptInput{KeyId: key.KeyMetadata.KeyId, Plaintext: make([]byte, 64)})

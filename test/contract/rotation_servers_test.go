@@ -74,7 +74,7 @@ func newTwins(t *testing.T, home string, c *clock) (twins [2]twin) {
 
 // request is a request of the root user.
 func (w twin) request(operation string) *kms.Request {
-	caller := &policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + kmstest.Account + ":root", Account: kmstest.Account}
+	caller := &policy.Caller{Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + kmstest.Account + ":root", Account: kmstest.Account}}
 	return &kms.Request{Operation: operation, Region: kmstest.Region, Caller: caller}
 }
 
