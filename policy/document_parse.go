@@ -10,18 +10,31 @@ import (
 // language does not have, or has in another place, is an error and never overlooked. A statement may lack Action or
 // Resource; it then has no effect, as AWS documents. What is not checked is whether principals exist. It fails with a
 // MalformedError.
-func ParseKeyPolicy(policy string) (*Document, error) { return parsePolicy(policy, KeyPolicy) }
+func ParseKeyPolicy(policy string) (*Document, error) { return parseChecked(policy, KeyPolicy) }
 
 // ParseIdentityPolicy reads the policy of a user, group or role, a managed policy, a permissions boundary or a session
 // policy: they are one language. Its statements have an Action and a Resource, or their opposites, and no principals. It
 // is strict as ParseKeyPolicy is, and fails with a MalformedError.
 func ParseIdentityPolicy(policy string) (*Document, error) {
-	return parsePolicy(policy, IdentityPolicy)
+	return parseChecked(policy, IdentityPolicy)
 }
 
 // ParseTrustPolicy reads the policy of a role that says who may assume it. Its statements have principals and actions of
 // STS, and no resource. It is strict as ParseKeyPolicy is, and fails with a MalformedError.
-func ParseTrustPolicy(policy string) (*Document, error) { return parsePolicy(policy, TrustPolicy) }
+func ParseTrustPolicy(policy string) (*Document, error) { return parseChecked(policy, TrustPolicy) }
+
+// parseChecked parses a policy that compiles, too: its variables are variables, and the values of its conditions suit their
+// operators.
+func parseChecked(policy string, kind Kind) (*Document, error) {
+	d, err := parsePolicy(policy, kind)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := Compile(d); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
 
 func parsePolicy(policy string, kind Kind) (*Document, error) {
 	raw := []byte(policy)
@@ -84,11 +97,6 @@ func (d *Document) check() error {
 			return malformed("Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*")
 		}
 		seen[s.SID] = true
-		if d.Version == Version2012 { // the version may stand behind the statements
-			if err := s.checkVariables(); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
@@ -279,35 +287,12 @@ func readCondition(name string, key member) (c Condition, err error) {
 	if operator, ok := strings.CutSuffix(c.Operator, "IfExists"); ok && operators[operator].comparison != existence {
 		c.Operator, c.IfExists = operator, true
 	}
-	operator, ok := operators[c.Operator]
-	if !ok {
+	if _, ok := operators[c.Operator]; !ok {
 		return Condition{}, malformed("Invalid condition operator: %s.", show(name))
 	}
 	if !conditionKey.MatchString(key.name) {
 		return Condition{}, malformed("Conditions must be prefaced by a vendor, as kms:ViaService is by kms; %s is not.", show(key.name))
 	}
-	if c.Values, err = scalars("The value of a condition", key.value); err != nil {
-		return Condition{}, err
-	}
-	for _, value := range c.Values {
-		if _, ok := parseLiteral(operator.comparison, value); !ok {
-			return Condition{}, malformed("The value %s is not valid for the condition operator %s.", show(value), show(name))
-		}
-	}
-	return c, nil
-}
-
-// checkVariables refuses what begins like a policy variable and is none.
-func (s *Statement) checkVariables() error {
-	for _, resource := range s.Resources.List {
-		if _, err := newTemplate(resource, true, true); err != nil {
-			return err
-		}
-	}
-	for i := range s.Conditions {
-		if _, err := newCondition(&s.Conditions[i], Version2012); err != nil {
-			return err
-		}
-	}
-	return nil
+	c.Values, err = scalars("The value of a condition", key.value)
+	return c, err
 }

@@ -93,17 +93,19 @@ func TestParseKeyPolicyAccepts(t *testing.T) {
 	require.Len(t, operators, 27)
 }
 
-// anyValue gives a value, in JSON, that suits an operator.
-func anyValue(operator string) string {
+// anyValue gives a value, in JSON, that suits an operator; anyText gives the text in it.
+func anyValue(operator string) string { return `"` + anyText(operator) + `"` }
+
+func anyText(operator string) string {
 	switch operators[operator].comparison {
 	case ofBools, existence:
-		return `"True"`
+		return "True"
 	case ofBinaries:
-		return `"YQ=="`
+		return "YQ=="
 	case inNetwork:
-		return `"10.0.0.0/8"`
+		return "10.0.0.0/8"
 	}
-	return `"2026"`
+	return "2026"
 }
 
 func TestParseKeyPolicyRefuses(t *testing.T) {
@@ -288,7 +290,9 @@ func encode(d *Document) string {
 				principals[kind] = list
 			}
 		}
-		m[name(s.Principals.Except, "Principal")] = principals
+		if d.Kind != IdentityPolicy {
+			m[name(s.Principals.Except, "Principal")] = principals
+		}
 		if s.Actions.List != nil {
 			m[name(s.Actions.Except, "Action")] = s.Actions.List
 		}
@@ -321,36 +325,5 @@ func sortConditions(all []Condition) {
 	slices.SortFunc(all, func(a, b Condition) int {
 		return cmp.Or(cmp.Compare(a.Operator, b.Operator), cmp.Compare(a.Quantifier, b.Quantifier), cmp.Compare(a.Key, b.Key),
 			cmp.Compare(fmt.Sprint(a.IfExists), fmt.Sprint(b.IfExists)))
-	})
-}
-
-// FuzzParseKeyPolicy takes any text. What is accepted is JSON that encoding/json reads too, and says the same when it is
-// written out again.
-func FuzzParseKeyPolicy(f *testing.F) {
-	for _, text := range []string{
-		"", "{}", `{"Statement":[]}`, withStatement(""), withStatement(`,"Action":"kms:*","Resource":"*"`),
-		withStatement(`,"NotAction":["kms:a","*"],"NotResource":["arn:aws:kms:*:*:key/?"],"Condition":{"ForAnyValue:StringLikeIfExists":{"aws:a":["b",1,true]}}`),
-		`{"Version":"2012-10-17","Id":"\u00e9","Statement":{"Sid":"\ud83d\ude00","Effect":"Deny","NotPrincipal":{"AWS":["111122223333"],"Service":"s3.amazonaws.com"}}}`,
-	} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		d, err := ParseKeyPolicy(text)
-		if err != nil {
-			require.Nil(t, d)
-			var malformed MalformedError
-			require.ErrorAs(t, err, &malformed)
-			return
-		}
-		var object map[string]any
-		require.NoError(t, json.Unmarshal([]byte(text), &object))
-		again, err := ParseKeyPolicy(encode(d))
-		require.NoError(t, err)
-		for _, read := range []*Document{d, again} {
-			for i := range read.Statements {
-				sortConditions(read.Statements[i].Conditions)
-			}
-		}
-		require.Equal(t, d, again)
 	})
 }

@@ -20,7 +20,7 @@ type Grant struct {
 	RetiringPrincipal string
 	// Operations are what the grant is for, in the words of GrantOperations.
 	Operations []string
-	// EncryptionContextEquals and EncryptionContextSubset are its constraints; nil for none. The keys have no regard to case,
+	// EncryptionContextEquals and EncryptionContextSubset are its constraints; empty for none. The keys have no regard to case,
 	// the values have.
 	EncryptionContextEquals, EncryptionContextSubset map[string]string
 }
@@ -54,15 +54,16 @@ const (
 
 // covers tells how the grant means the caller of a request, if it is for it at all.
 func (g *Grant) covers(r *Request) relation {
-	operation := r.operation()
-	constrained, known := GrantOperations[operation]
-	if !known || operation == retireGrant || !slices.Contains(g.Operations, operation) {
+	means := meansARN(g.GranteePrincipal, &r.Caller.Principal)
+	if means == stranger {
 		return stranger
 	}
-	means := meansARN(g.GranteePrincipal, &r.Caller.Principal)
+	operation := r.operation()
+	constrained, known := GrantOperations[operation]
 	switch {
-	case means == stranger:
-	case operation == createGrant && !g.AllowsGrant(r.NewGrant), constrained && !g.meets(r.EncryptionContext):
+	case !known, operation == retireGrant, !slices.Contains(g.Operations, operation): // to retire it, see DecideRetire
+		return stranger
+	case constrained && !g.meets(r.EncryptionContext), operation == createGrant && !g.AllowsGrant(r.NewGrant):
 		return stranger
 	}
 	return means
@@ -98,19 +99,19 @@ func (g *Grant) AllowsGrant(other *Grant) bool {
 			return false
 		}
 	}
-	if g.EncryptionContextEquals != nil && !sameContext(other.EncryptionContextEquals, g.EncryptionContextEquals) {
+	if len(g.EncryptionContextEquals) > 0 && !sameContext(other.EncryptionContextEquals, g.EncryptionContextEquals) {
 		return false
 	}
-	return g.EncryptionContextSubset == nil ||
+	return len(g.EncryptionContextSubset) == 0 ||
 		hasContext(other.EncryptionContextEquals, g.EncryptionContextSubset) || hasContext(other.EncryptionContextSubset, g.EncryptionContextSubset)
 }
 
 // meets tells whether an encryption context is within the constraints.
 func (g *Grant) meets(context map[string]string) bool {
-	if g.EncryptionContextEquals != nil && !sameContext(context, g.EncryptionContextEquals) {
+	if len(g.EncryptionContextEquals) > 0 && !sameContext(context, g.EncryptionContextEquals) {
 		return false
 	}
-	return g.EncryptionContextSubset == nil || hasContext(context, g.EncryptionContextSubset)
+	return len(g.EncryptionContextSubset) == 0 || hasContext(context, g.EncryptionContextSubset)
 }
 
 // sameContext tells whether two contexts have the same pairs.
@@ -148,9 +149,9 @@ func (g *Grant) value(key ConditionKey) Value {
 	switch key {
 	case KeyGrantConstraintType:
 		switch {
-		case g.EncryptionContextEquals != nil:
+		case len(g.EncryptionContextEquals) > 0:
 			return Text("EncryptionContextEquals")
-		case g.EncryptionContextSubset != nil:
+		case len(g.EncryptionContextSubset) > 0:
 			return Text("EncryptionContextSubset")
 		}
 	case KeyGrantOperations:

@@ -171,14 +171,15 @@ func parseNumber(text string) (float64, bool) {
 }
 
 // epoch is a time in seconds since 1970.
-var epoch = regexp.MustCompile(`^-?[0-9]{1,12}$`)
+var epoch = regexp.MustCompile(`^-?[0-9]{1,12}(\.0+)?$`)
 
 // timeLayouts are the forms of times in W3C's profile of ISO 8601, but for years alone: those would be epoch times.
 var timeLayouts = []string{time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02", "2006-01"}
 
 func parseTime(text string) (time.Time, bool) {
 	if epoch.MatchString(text) {
-		seconds, err := strconv.ParseInt(text, 10, 64)
+		whole, _, _ := strings.Cut(text, ".")
+		seconds, err := strconv.ParseInt(whole, 10, 64)
 		return time.Unix(seconds, 0), err == nil
 	}
 	for _, layout := range timeLayouts {

@@ -168,7 +168,7 @@ func (p *Policy) ofResource(r *Request, kind Kind) (means relation, denied bool)
 // are not listed were hardly meant to be trusted. A statement for the caller's account does count, although an
 // identity-based policy must then allow it too.
 func (p *Policy) KeepsControl(r *Request) bool {
-	if p == nil || p.kind != KeyPolicy || r.Caller == nil {
+	if p == nil || p.kind != KeyPolicy || !r.wellFormed() {
 		return false
 	}
 	kept := false

@@ -29,9 +29,11 @@ func (r *Request) resource() string {
 	return r.Resource
 }
 
-// wellFormed tells whether there is something to decide.
+// wellFormed tells whether there is something to decide, and the caller is known by all the names that policies may have for
+// him.
 func (r *Request) wellFormed() bool {
-	return r.Caller != nil && r.Caller.Account != "" && r.Caller.ARN != "" && r.Action != ""
+	c := r.Caller
+	return r.Action != "" && c != nil && c.Account != "" && c.ARN != "" && (c.Type == AssumedRole) == (c.RoleARN != "")
 }
 
 // value gives the value of a condition key.
@@ -48,7 +50,11 @@ func (r *Request) value(key ConditionKey, name string) Value {
 	case KeyEncryptionContextKeys:
 		return KeysOf(r.context())
 	case KeyEpochTime:
-		key = KeyCurrentTime
+		now := r.value(KeyCurrentTime, "")
+		if now.kind != oneMoment {
+			return Value{}
+		}
+		return Number(now.time.Unix())
 	case KeyGrantConstraintType, KeyGrantOperations, KeyGranteePrincipal, KeyRetiringPrincipal:
 		return r.NewGrant.value(key)
 	}
@@ -66,7 +72,7 @@ func (r *Request) context() map[string]string {
 	if r.NewGrant == nil {
 		return r.EncryptionContext
 	}
-	if r.NewGrant.EncryptionContextEquals != nil {
+	if len(r.NewGrant.EncryptionContextEquals) > 0 {
 		return r.NewGrant.EncryptionContextEquals
 	}
 	return r.NewGrant.EncryptionContextSubset

@@ -31,7 +31,9 @@ func like[P chars](pattern P, value string, fold bool) bool {
 		switch {
 		case p < len(pattern) && pattern[p] == anyRun:
 			run, from = p, v
-			p++
+			if p++; p == len(pattern) {
+				return true
+			}
 		case p < len(pattern) && pattern[p] == anyOne:
 			p++
 			v += width(value[v:])

@@ -1,0 +1,169 @@
+package policy
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// oneStatement is a policy of one statement that has these members besides Effect.
+func oneStatement(version, members string) string {
+	return `{"Version":"` + version + `","Statement":[{"Effect":"Allow",` + members + `}]}`
+}
+
+func TestParseIdentityPolicy(t *testing.T) {
+	const what = `"Action":"kms:*","Resource":"*"`
+	d, err := ParseIdentityPolicy(oneStatement("2012-10-17", `"Sid":"A1",`+what))
+	require.NoError(t, err)
+	require.Equal(t, &Document{Kind: IdentityPolicy, Version: Version2012, Statements: []Statement{
+		{SID: "A1", Effect: Allow, Actions: Patterns{List: []string{"kms:*"}}, Resources: Patterns{List: []string{"*"}}},
+	}}, d)
+	for members, want := range map[string]string{
+		`"Principal":"*",` + what:                    "Policy document should not specify a principal.",
+		`"NotPrincipal":{"AWS":"*"},` + what:         "Policy document should not specify a principal.",
+		`"Resource":"*"`:                             "Policy statement must contain actions.",
+		`"Action":"kms:*"`:                           "Policy statement must contain resources.",
+		`"Sid":"not alphanumeric",` + what:           "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
+		`"Action":"kms:*","Resource":"key/1"`:        `Resource "key/1" must be in ARN format or "*".`,
+		what + `,"Condition":{"Strange":{"a:b":""}}`: `Invalid condition operator: "Strange".`,
+	} {
+		d, err := ParseIdentityPolicy(oneStatement("2012-10-17", members))
+		require.Nil(t, d, members)
+		require.Equal(t, MalformedError(want), err, members)
+	}
+	for _, members := range []string{`"NotAction":"kms:*","Resource":"*"`, `"Action":"kms:*","NotResource":"*"`, `"Sid":"",` + what} {
+		_, err := ParseIdentityPolicy(oneStatement("2008-10-17", members))
+		require.NoError(t, err, members)
+	}
+}
+
+func TestParseTrustPolicy(t *testing.T) {
+	const who = `"Principal":{"AWS":"` + ours + `"}`
+	d, err := ParseTrustPolicy(oneStatement("2012-10-17", who+`,"Action":["sts:AssumeRole","STS:TagSession"]`))
+	require.NoError(t, err)
+	require.Equal(t, TrustPolicy, d.Kind)
+	require.Equal(t, []string{rootARN(ours)}, d.Statements[0].Principals.AWS)
+	for members, want := range map[string]string{
+		`"Action":"sts:AssumeRole"`: "Missing required field Principal",
+		who:                         "Missing required field Action",
+		who + `,"Action":"sts:AssumeRole","Resource":"*"`:    "Has prohibited field Resource",
+		who + `,"Action":"sts:AssumeRole","NotResource":"*"`: "Has prohibited field Resource",
+		who + `,"Action":["sts:AssumeRole","kms:Decrypt"]`:   "AssumeRole policy may only specify STS AssumeRole actions.",
+		who + `,"Action":"*"`:                                "AssumeRole policy may only specify STS AssumeRole actions.",
+		who + `,"Sid":"a b","Action":"sts:AssumeRole"`:       "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
+		`"Principal":{"AWS":"x"},"Action":"sts:AssumeRole"`:  string(errInvalidPrincipal),
+	} {
+		d, err := ParseTrustPolicy(oneStatement("2012-10-17", members))
+		require.Nil(t, d, members)
+		require.Equal(t, MalformedError(want), err, members)
+	}
+}
+
+// TestValuesOfConditions has values that do not suit their operator, and some that do although they look odd.
+func TestValuesOfConditions(t *testing.T) {
+	for operator, values := range map[string][]string{
+		"NumericEquals":      {"x", "", "1,5", "0x10", "Inf", "NaN", "1_000", "true", "${aws:EpochTime}"},
+		"DateLessThan":       {"x", "", "2026-13-01", "01/02/2026", "2026-01-01T00:00:00", "${aws:CurrentTime}"},
+		"Bool":               {"x", "", "yes", "1", "${aws:SecureTransport}"},
+		"Null":               {"x", "", "null"},
+		"BinaryEquals":       {"a", "YQ", "YR==", `YQ==\n`, "Y Q=="},
+		"IpAddress":          {"x", "", "10.0.0.0/33", "10.0.0", "10.0.0.0/", "fe80::1%eth0", "::ffff:10.0.0.0/104", "*"},
+		"NotIpAddress":       {"10.0.0.256"},
+		"NumericNotEquals":   {"one"},
+		"DateGreaterThan":    {"tomorrow"},
+		"DateLessThanEquals": {"2026-1-1"},
+	} {
+		for _, value := range values {
+			_, err := ParseKeyPolicy(withStatement(`,"Condition":{"` + operator + `":{"aws:x":["` + anyText(operator) + `","` + value + `"]}}`))
+			var malformed MalformedError
+			require.ErrorAs(t, err, &malformed, "%s %q", operator, value)
+			require.Contains(t, err.Error(), "is not valid for the condition operator", "%s %q", operator, value)
+		}
+	}
+	for operator, values := range map[string][]string{
+		"NumericEquals": {"-1", "+2.50", "1e3", ".5"},
+		"DateLessThan":  {"0", "-1", "1546257599.0", "2026-01", "2026-01-01", "2026-01-01T10:00Z", "2026-01-01T10:00:00.123+01:00"},
+		"Bool":          {"TRUE", "False"},
+		"BinaryEquals":  {"", "YQ=="},
+		"IpAddress":     {"10.1.2.3/8", "::/0", "192.0.2.1", "::ffff:10.0.0.1"},
+		"StringEquals":  {"", "*"},
+		"ArnLike":       {"", "x", "*"},
+	} {
+		for _, value := range values {
+			parse(t, withStatement(`,"Condition":{"`+operator+`":{"aws:x":"`+value+`"}}`))
+		}
+	}
+}
+
+// TestVariables has texts that begin like variables and are none, which only the version without variables takes.
+func TestVariables(t *testing.T) {
+	condition := func(version, value string) string {
+		return `{"Version":"` + version + `","Statement":{"Effect":"Allow","Principal":"*","Condition":{"StringLike":{"aws:x":"` + value + `"}}}}`
+	}
+	for _, value := range []string{
+		"${", "${}", "a${aws:username", "${username}", "${aws:}", "${:x}", "${aws:username,}", "${aws:username, x}", "${aws:username, 'x}", "${aws:username, 'x'",
+		"${aws:username, 'x' y}", "${ aws:username}", "${*", "${**}", "${aws:username}${",
+	} {
+		_, err := ParseKeyPolicy(condition("2012-10-17", value))
+		require.Equal(t, malformed("The policy has an invalid variable in %s.", show(value)), err)
+		parse(t, condition("2008-10-17", value))
+	}
+	for _, value := range []string{"${*}${?}${$}", "${aws:username}", "${aws:PrincipalTag/a b}", "${aws:username,'x'}", "${aws:username,  '}'  }", "${no:such}", "$", "{}", "$${aws:username}}"} {
+		parse(t, condition("2012-10-17", value))
+	}
+	_, err := ParseIdentityPolicy(oneStatement("2012-10-17", `"Action":"kms:*","Resource":"arn:aws:kms:*:*:key/${x}"`))
+	require.Equal(t, MalformedError(`The policy has an invalid variable in "arn:aws:kms:*:*:key/${x}".`), err)
+}
+
+// TestMisuse gives policies to what they are not for, and requests that lack what decisions stand on. All that denies.
+func TestMisuse(t *testing.T) {
+	everything := `"Action":"kms:*","Resource":"*"`
+	key := load(t, KeyPolicy, oneStatement("2012-10-17", `"Principal":"*",`+everything))
+	identity := load(t, IdentityPolicy, oneStatement("2012-10-17", everything))
+	trust := load(t, TrustPolicy, oneStatement("2012-10-17", `"Principal":"*","Action":"sts:*"`))
+	alice := actors["alice"]
+	request := func(change func(*Request, *Caller)) *Request {
+		c := &Caller{Principal: alice, Identity: []*Policy{identity}}
+		r := &Request{Caller: c, Action: "kms:Decrypt", Resource: keyARN, Account: ours}
+		change(r, c)
+		return r
+	}
+	asIs := func(*Request, *Caller) {}
+	require.True(t, DecideByKeyPolicy(request(asIs), key, nil).Allowed)
+	require.True(t, DecideByIdentity(request(asIs)).Allowed)
+	require.True(t, key.KeepsControl(request(asIs)))
+	for _, p := range []*Policy{nil, identity, trust} {
+		require.Equal(t, Decision{Reason: ResourceDenies}, DecideByKeyPolicy(request(asIs), p, nil))
+		require.False(t, p.KeepsControl(request(asIs)))
+	}
+	require.Equal(t, Decision{Reason: ResourceDenies}, DecideByTrust(request(asIs), key))
+	require.Equal(t, Decision{Reason: ResourceDenies}, DecideByTrust(request(asIs), nil))
+
+	for name, test := range map[string]struct {
+		change func(*Request, *Caller)
+		reason Reason
+	}{
+		"key policy as identity-based": {func(_ *Request, c *Caller) { c.Identity = []*Policy{identity, key} }, IdentityDenies},
+		"no identity-based policy":     {func(_ *Request, c *Caller) { c.Identity = []*Policy{nil} }, IdentityDenies},
+		"key policy as boundary":       {func(_ *Request, c *Caller) { c.Boundary = key }, BoundaryDenies},
+		"key policy for session":       {func(_ *Request, c *Caller) { c.Session = []*Policy{key} }, SessionDenies},
+		"no session policy":            {func(_ *Request, c *Caller) { c.Session = []*Policy{nil} }, SessionDenies},
+		"no caller":                    {func(r *Request, _ *Caller) { r.Caller = nil }, Undecidable},
+		"no action":                    {func(r *Request, _ *Caller) { r.Action = "" }, Undecidable},
+		"no account of the caller":     {func(_ *Request, c *Caller) { c.Account = "" }, Undecidable},
+		"no ARN of the caller":         {func(_ *Request, c *Caller) { c.ARN = "" }, Undecidable},
+		"no role of a session":         {func(_ *Request, c *Caller) { c.Type = AssumedRole }, Undecidable},
+		"a role of a user":             {func(_ *Request, c *Caller) { c.RoleARN = actors["admin"].RoleARN }, Undecidable},
+	} {
+		denied := Decision{Reason: test.reason}
+		require.Equal(t, denied, DecideByKeyPolicy(request(test.change), key, nil), name)
+		require.Equal(t, denied, DecideByIdentity(request(test.change)), name)
+		require.Equal(t, denied, DecideByTrust(request(test.change), trust), name)
+		require.Equal(t, denied, DecideRetire(request(test.change), &Grant{RetiringPrincipal: alice.ARN}), name)
+		require.Contains(t, denied.Sentence(request(test.change)), "is not authorized to perform")
+	}
+	strangers := request(func(r *Request, _ *Caller) { r.Account = "" })
+	require.True(t, DecideByKeyPolicy(strangers, key, nil).Allowed, "by both policies, as across accounts")
+	strangers.Caller.Identity = nil
+	require.Equal(t, Decision{Reason: IdentitySilent}, DecideByKeyPolicy(strangers, key, nil), "a key of no account is nobody's own")
+}
