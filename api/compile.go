@@ -5,8 +5,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-
-	"hsmkms/kms"
 )
 
 // maxMembers bounds the members of a structure in a request, so that the decoder can note them on its stack.
@@ -36,7 +34,7 @@ var kinds = map[string]struct {
 	"string":    {kindString, func(t reflect.Type) bool { return t.Kind() == reflect.String }},
 	"integer":   {kindInteger, func(t reflect.Type) bool { return t.Kind() == reflect.Int32 || t.Kind() == reflect.Int64 }},
 	"boolean":   {kindBoolean, func(t reflect.Type) bool { return t.Kind() == reflect.Bool }},
-	"timestamp": {kindTimestamp, func(t reflect.Type) bool { return t == reflect.TypeFor[kms.Timestamp]() }},
+	"timestamp": {kindTimestamp, func(t reflect.Type) bool { return t.Kind() == reflect.Struct }}, // and model.timestamp
 	"blob":      {kindBlob, func(t reflect.Type) bool { return t == reflect.TypeFor[[]byte]() }},
 	"list":      {kindList, func(t reflect.Type) bool { return t.Kind() == reflect.Slice }},
 	"map":       {kindMap, func(t reflect.Type) bool { return t == reflect.TypeFor[map[string]string]() }},
@@ -49,6 +47,8 @@ type node struct {
 	constraints
 	// hidden keeps values out of error texts: blobs and what the model calls sensitive.
 	hidden bool
+	// bytes says that a string of an answer is held by bytes, which can be wiped.
+	bytes bool
 	// element is what a list holds: strings or structures.
 	element *node
 	// members are those of a structure, in the order in which they are checked.
@@ -85,20 +85,27 @@ func newDecoder(m *model, operation string, input reflect.Type) (*decoder, error
 	if big := root.biggest(); big > maxMembers {
 		return nil, fmt.Errorf("the input of %s has a structure of %d members, at most %d can be read", operation, big, maxMembers)
 	}
+	if m.query() {
+		if err := root.checkForm(); err != nil {
+			return nil, fmt.Errorf("the input of %s: %w", operation, err)
+		}
+	}
 	return &decoder{input: input, root: root}, nil
 }
 
 // checkOutput holds the struct type of an operation's answer against the model as newDecoder does for requests; JSON
-// tags must keep the members' names. An operation without output takes a struct without exported fields.
-func checkOutput(m *model, operation string, output reflect.Type) error {
+// tags must keep the members' names. An operation without output takes a struct without exported fields. The node that it
+// gives can be written as XML.
+func checkOutput(m *model, operation string, output reflect.Type) (*node, error) {
 	op, found := m.Operations[operation]
 	if !found {
-		return fmt.Errorf("the model has no operation %q", operation)
+		return nil, fmt.Errorf("the model has no operation %q", operation)
 	}
-	if _, err := m.join(op.Output, output); err != nil {
-		return fmt.Errorf("joining the output of %s with %s: %w", operation, output, err)
+	n, err := m.join(op.Output, output)
+	if err != nil {
+		return nil, fmt.Errorf("joining the output of %s with %s: %w", operation, output, err)
 	}
-	return nil
+	return n, nil
 }
 
 // join makes the node for the shape that r names, held by t.
@@ -114,10 +121,11 @@ func (m *model) join(r reference, t reflect.Type) (*node, error) {
 	if t.Kind() == reflect.Pointer && k.kind != kindBlob && k.kind != kindList && k.kind != kindMap {
 		t = t.Elem()
 	}
-	if !k.fits(t) {
+	secret := k.kind == kindString && m.query() && t == reflect.TypeFor[[]byte]()
+	if !k.fits(t) && !secret || k.kind == kindTimestamp && t != m.timestamp {
 		return nil, fmt.Errorf("%s cannot hold the %s %s", t, s.Type, r.Shape)
 	}
-	n := &node{kind: k.kind, constraints: newConstraints(s), hidden: s.Sensitive || k.kind == kindBlob}
+	n := &node{kind: k.kind, constraints: newConstraints(s), hidden: s.Sensitive || k.kind == kindBlob, bytes: secret}
 	switch k.kind {
 	case kindList:
 		err = m.joinList(n, s, t)
@@ -175,7 +183,7 @@ func (m *model) joinMembers(n *node, s *shape, t reflect.Type) error {
 		return err
 	}
 	for _, name := range s.memberOrder() {
-		field, found := t.FieldByName(name)
+		field, found := t.FieldByName(fieldName(name))
 		if !found || len(field.Index) != 1 || !field.IsExported() {
 			return fmt.Errorf("%s lacks the field %s", t, name)
 		}
@@ -194,14 +202,21 @@ func (m *model) joinMembers(n *node, s *shape, t reflect.Type) error {
 	return nil
 }
 
+// fieldName is the name of the field for a member: a few members begin with a small letter.
+func fieldName(member string) string { return strings.ToUpper(member[:1]) + member[1:] }
+
 // checkFields refuses exported fields that are not members of s and JSON tags that give a field another name.
 func checkFields(s *shape, t reflect.Type) error {
+	known := map[string]bool{}
+	for name := range s.Members {
+		known[fieldName(name)] = true
+	}
 	for i := range t.NumField() {
 		field := t.Field(i)
 		if !field.IsExported() {
 			continue
 		}
-		if _, found := s.Members[field.Name]; !found || field.Anonymous {
+		if !known[field.Name] || field.Anonymous {
 			return fmt.Errorf("%s has the field %s, which is no member in the model", t, field.Name)
 		}
 		if tag, _, _ := strings.Cut(field.Tag.Get("json"), ","); tag != "" && tag != field.Name {

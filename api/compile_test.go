@@ -148,7 +148,8 @@ func TestWholeModel(t *testing.T) {
 	for _, name := range m.operationNames() {
 		_, err := newDecoder(m, name, goType(m, m.Operations[name].Input))
 		require.NoError(t, err)
-		require.NoError(t, checkOutput(m, name, goType(m, m.Operations[name].Output)))
+		_, err = checkOutput(m, name, goType(m, m.Operations[name].Output))
+		require.NoError(t, err)
 	}
 }
 
@@ -275,20 +276,24 @@ func TestRefusesBigStructures(t *testing.T) {
 
 func TestCheckOutput(t *testing.T) {
 	m := published(t)
-	require.NoError(t, checkOutput(m, "CreateAlias", reflect.TypeFor[struct{}]()))
-	require.NoError(t, checkOutput(m, "GetKeyLastUsage", goType(m, reference{Shape: "GetKeyLastUsageResponse"})))
+	check := func(operation string, output reflect.Type) error {
+		_, err := checkOutput(m, operation, output)
+		return err
+	}
+	require.NoError(t, check("CreateAlias", reflect.TypeFor[struct{}]()))
+	require.NoError(t, check("GetKeyLastUsage", goType(m, reference{Shape: "GetKeyLastUsageResponse"})))
 	type output struct {
 		CiphertextBlob      []byte    `json:",omitempty"`
 		KeyId               string    `json:"KeyId"`
 		EncryptionAlgorithm algorithm `json:"EncryptionAlgorithm,omitempty"`
 	}
-	require.NoError(t, checkOutput(m, "Encrypt", reflect.TypeFor[output]()))
-	require.NoError(t, checkOutput(m, "Encrypt", reflect.TypeFor[*output]()))
+	require.NoError(t, check("Encrypt", reflect.TypeFor[output]()))
+	require.NoError(t, check("Encrypt", reflect.TypeFor[*output]()))
 
-	require.ErrorContains(t, checkOutput(m, "CreateAlias", reflect.TypeFor[output]()), "no member in the model")
-	require.ErrorContains(t, checkOutput(m, "Encrypt", reflect.TypeFor[struct{}]()), "lacks the field")
-	require.ErrorContains(t, checkOutput(m, "NoSuch", reflect.TypeFor[struct{}]()), "no operation")
-	require.ErrorContains(t, checkOutput(m, "Encrypt", reflect.TypeFor[struct {
+	require.ErrorContains(t, check("CreateAlias", reflect.TypeFor[output]()), "no member in the model")
+	require.ErrorContains(t, check("Encrypt", reflect.TypeFor[struct{}]()), "lacks the field")
+	require.ErrorContains(t, check("NoSuch", reflect.TypeFor[struct{}]()), "no operation")
+	require.ErrorContains(t, check("Encrypt", reflect.TypeFor[struct {
 		CiphertextBlob      []byte
 		EncryptionAlgorithm string
 		KeyId               string `json:"Id"`

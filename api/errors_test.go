@@ -15,9 +15,8 @@ import (
 )
 
 func TestWriteError(t *testing.T) {
-	m, err := loadModel()
+	s, err := newService("kms", kmsModel, served)
 	require.NoError(t, err)
-	s := &Server{model: m}
 	for want, test := range map[string]struct {
 		err    error
 		status int
@@ -31,7 +30,9 @@ func TestWriteError(t *testing.T) {
 			fmt.Errorf("opening the secret file: %w", errors.New("no such file")), http.StatusInternalServerError},
 	} {
 		var out bytes.Buffer
-		require.Equal(t, test.status, s.writeError(&out, test.err))
+		failure := s.describe(test.err)
+		s.writeError(&out, failure, "id")
+		require.Equal(t, test.status, failure.status)
 		require.Equal(t, want, out.String())
 	}
 }

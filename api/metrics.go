@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"hsmkms/hsm"
-	"hsmkms/kms"
 )
 
 // unknownOperation is the label of requests that name no operation; names from requests never become labels.
@@ -95,8 +94,8 @@ func (m *Metrics) Gauge(name, help string, labels map[string]string, value func(
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
 }
 
-func (m *Metrics) request(operation string, code kms.ErrorType, took time.Duration) {
-	m.requests.observe(operation, string(code), took)
+func (m *Metrics) request(operation, code string, took time.Duration) {
+	m.requests.observe(operation, code, took)
 }
 
 func (m *Metrics) handler() http.Handler {

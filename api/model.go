@@ -5,26 +5,55 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"hsmkms/kms"
 )
 
-// modelText is the model of the service that AWS publishes with its SDKs, unchanged.
-//
-//go:embed model/kms-2014-11-01.json
-var modelText string
+// The models of the services that AWS publishes with its SDKs: that of KMS unchanged, of the others what model/trim.py
+// leaves, which are the operations that are served.
+var (
+	//go:embed model/kms-2014-11-01.json
+	kmsModel string
+	//go:embed model/iam-2010-05-08.json
+	iamModel string
+	//go:embed model/sts-2011-06-15.json
+	stsModel string
+)
 
 // model is the published description of the service: what each operation takes, gives and fails with. It is immutable
 // after loadModel and safe for concurrent use.
 type model struct {
-	Metadata   json.RawMessage      `json:"metadata"`
+	Metadata   metadata             `json:"metadata"`
 	Version    string               `json:"version"`
 	Operations map[string]operation `json:"operations"`
 	Shapes     map[string]*shape    `json:"shapes"`
+
+	// timestamp is the Go type of timestamps.
+	timestamp reflect.Type
+	// statuses are the HTTP statuses of the errors that have one, by their codes.
+	statuses map[string]int
 }
+
+// metadata is what this code needs of a model's metadata.
+type metadata struct {
+	APIVersion   string `json:"apiVersion"`
+	Protocol     string `json:"protocol"`
+	XMLNamespace string `json:"xmlNamespace"`
+}
+
+// UnmarshalJSON takes what it needs. Of the rest nothing is a constraint.
+func (m *metadata) UnmarshalJSON(text []byte) error {
+	type needed metadata
+	return json.Unmarshal(text, (*needed)(m))
+}
+
+// query tells whether the service speaks the query protocol: forms in, XML out.
+func (m *model) query() bool { return m.Metadata.Protocol == "query" }
 
 // operation is one row of the model. Output is the zero reference for an operation that answers with an empty body.
 type operation struct {
@@ -40,6 +69,7 @@ type reference struct {
 	Shape             string `json:"shape"`
 	Deprecated        bool   `json:"deprecated"`
 	DeprecatedMessage string `json:"deprecatedMessage"`
+	ResultWrapper     string `json:"resultWrapper"`
 }
 
 // shape is a type of the wire. Min and Max bound the length of strings (UTF-16 units), blobs (bytes) and lists
@@ -60,13 +90,21 @@ type shape struct {
 	Fault             bool                 `json:"fault"`
 	Deprecated        bool                 `json:"deprecated"`
 	DeprecatedMessage string               `json:"deprecatedMessage"`
+	Error             *errorTrait          `json:"error"`
 
 	// pattern is Pattern compiled to match a whole string; nil where there is none.
 	pattern *regexp.Regexp
 }
 
-// loadModel parses the embedded model. An error means that the file in model/ does not suit this code.
-func loadModel() (*model, error) { return parseModel(modelText) }
+// errorTrait is what a model of the query protocol says of an error.
+type errorTrait struct {
+	Code           string `json:"code"`
+	HTTPStatusCode int    `json:"httpStatusCode"`
+	SenderFault    bool   `json:"senderFault"`
+}
+
+// loadModel parses the embedded model of KMS. An error means that the file in model/ does not suit this code.
+func loadModel() (*model, error) { return parseModel(kmsModel) }
 
 // parseModel is strict: a word that this code does not know could be a constraint that it would fail to enforce.
 func parseModel(text string) (*model, error) {
@@ -76,7 +114,15 @@ func parseModel(text string) (*model, error) {
 	if err := d.Decode(m); err != nil {
 		return nil, fmt.Errorf("parsing the service model: %w", err)
 	}
+	m.timestamp = reflect.TypeFor[kms.Timestamp]()
+	if m.query() {
+		m.timestamp = reflect.TypeFor[time.Time]()
+	}
+	m.statuses = map[string]int{}
 	for name, s := range m.Shapes {
+		if s.Error != nil {
+			m.statuses[s.Error.Code] = s.Error.HTTPStatusCode
+		}
 		if s.Pattern == "" {
 			continue
 		}

@@ -62,7 +62,7 @@ func TestPlaintextIsWiped(t *testing.T) {
 		for _, side := range []struct {
 			shape     reference
 			structure reflect.Type
-		}{{m.Operations[name].Input, e.input}, {m.Operations[name].Output, e.output}} {
+		}{{m.Operations[name].Input, e.inputType}, {m.Operations[name].Output, e.outputType}} {
 			if paths := sensitiveBlobs(t, m, side.shape); len(paths) > 0 {
 				requireWipes(t, side.structure, paths)
 				wiped = append(wiped, side.structure.Name())
@@ -95,7 +95,7 @@ func TestServeWipesInput(t *testing.T) {
 			})
 			func() {
 				defer func() { _ = recover() }()
-				_, _ = e.call(t.Context(), nil, &kms.Request{}, d, []byte(`{"KeyId":"k","Plaintext":"aGVsbG8="}`))
+				_, _ = e.call(t.Context(), &Config{}, &exchange{body: []byte(`{"KeyId":"k","Plaintext":"aGVsbG8="}`)}, d)
 			}()
 			require.Equal(t, make([]byte, 5), kept)
 		})
@@ -129,7 +129,7 @@ func TestBuffersAreWiped(t *testing.T) {
 func TestEveryOperationHasAnEndpoint(t *testing.T) {
 	m, err := loadModel()
 	require.NoError(t, err)
-	all, err := endpoints(m)
+	all, err := endpoints(m, served)
 	require.NoError(t, err)
 	require.Len(t, all, len(m.Operations))
 	for name := range served {
@@ -140,7 +140,7 @@ func TestEveryOperationHasAnEndpoint(t *testing.T) {
 			require.NotNil(t, e.decoder, name)
 			continue
 		}
-		out, err := e.call(t.Context(), nil, &kms.Request{}, nil, nil)
+		out, err := e.call(t.Context(), nil, nil, nil)
 		require.Nil(t, out)
 		var shown *kms.Error
 		require.ErrorAs(t, err, &shown)

@@ -1,7 +1,7 @@
-// Package api is the wire: the AWS JSON 1.1 protocol over HTTP. Every request is a POST to / whose X-Amz-Target header
-// names the operation. A request is read, its signature verified (auth), its body decoded and checked against the
-// published model of the service, and handed to the operation's method of kms.Service; errors become AWS's answers in
-// one place (errors.go).
+// Package api is the wire: the AWS JSON 1.1 protocol over HTTP for KMS, and the query protocol for IAM and STS (query.go).
+// Every request is a POST to /. In AWS JSON its X-Amz-Target header names the operation. A request is read, its signature
+// verified (auth), its body decoded and checked against the published model of the service, and handed to the operation's
+// method of kms.Service or iam.Service; errors become AWS's answers in one place (errors.go).
 //
 // The order of the checks is AWS's, as far as it can be seen from outside: signature, target, content type, form of the
 // body, constraints of the members, and then what the operation itself checks.
@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -29,6 +28,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"hsmkms/auth"
+	"hsmkms/iam"
 	"hsmkms/kms"
 	"hsmkms/policy"
 )
@@ -42,8 +42,9 @@ const (
 // Config describes a Server.
 type Config struct {
 	KMS *kms.Service
-	// Verify finds out who signed a request; see auth.Verifier.
-	Verify func(ctx context.Context, r *http.Request, body []byte) (auth.Identity, error)
+	IAM *iam.Service
+	// Verify finds out who signed a request for one of some services; see auth.Verifier.
+	Verify func(ctx context.Context, r *http.Request, body []byte, services []string) (auth.Identity, error)
 	// Timeout bounds the work for one request; 0 means 10 seconds.
 	Timeout time.Duration
 	// Rand is the source of request ids; nil means crypto/rand.
@@ -54,14 +55,19 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Server answers the requests of the AWS KMS API.
+// Server answers the requests of the AWS KMS, IAM and STS APIs.
 type Server struct {
-	cfg       Config
-	model     *model
-	endpoints map[string]endpoint
-	router    *mux.Router
-	bodies    *bodies
+	cfg           Config
+	kms, iam, sts *service
+	router        *mux.Router
+	bodies        *bodies
 }
+
+// The services whose requests come in the two protocols, by their names in the scope of credentials.
+var (
+	jsonServices = []string{"kms"}
+	formServices = []string{"iam", "sts"}
+)
 
 // NewServer makes a Server. It fails if the operations do not fit the published model.
 func NewServer(cfg Config) (*Server, error) {
@@ -77,12 +83,12 @@ func NewServer(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m, err := loadModel()
-	if err != nil {
-		return nil, fmt.Errorf("loading service model: %w", err)
-	}
-	s := &Server{cfg: cfg, model: m, bodies: newBodies()}
-	if s.endpoints, err = endpoints(m); err != nil {
+	s := &Server{cfg: cfg, bodies: newBodies()}
+	var errs [3]error
+	s.kms, errs[0] = newService("kms", kmsModel, served)
+	s.iam, errs[1] = newService("iam", iamModel, servedIAM)
+	s.sts, errs[2] = newService("sts", stsModel, servedSTS)
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	s.router = mux.NewRouter().SkipClean(true)
@@ -102,34 +108,38 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // exchange is one request and what became of it.
 type exchange struct {
-	start    time.Time
-	request  kms.Request
-	sent     int
-	received int
-	err      error
+	start   time.Time
+	http    *http.Request
+	service *service
+	// request is the request for KMS, and for the other services what all requests have.
+	request kms.Request
+	body    []byte
+	form    *form // in the query protocol, once it is read
+	sent    int
+	err     error
 }
 
 // handle answers one request of the API.
 func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
-	x := s.begin()
+	x := s.begin(r)
 	in, out := getBuffer(), getBuffer()
 	defer putBuffer(in)
 	defer putBuffer(out)
-	x.err = s.process(r, x, in, out)
+	x.err = s.process(x, in, out)
 	s.answer(w, x, out)
 }
 
 // handleOther answers what is not a POST to the root: such a request is no operation.
-func (s *Server) handleOther(w http.ResponseWriter, _ *http.Request) {
-	x := s.begin()
+func (s *Server) handleOther(w http.ResponseWriter, r *http.Request) {
+	x := s.begin(r)
 	out := getBuffer()
 	defer putBuffer(out)
 	x.err = &kms.Error{Type: kms.UnknownOperation}
 	s.answer(w, x, out)
 }
 
-func (s *Server) begin() *exchange {
-	x := &exchange{start: time.Now()}
+func (s *Server) begin(r *http.Request) *exchange {
+	x := &exchange{start: time.Now(), http: r, service: s.kms}
 	if id, err := uuid.NewRandomFromReader(s.cfg.Rand); err == nil {
 		x.request.ID = id.String()
 	}
@@ -138,51 +148,64 @@ func (s *Server) begin() *exchange {
 }
 
 // process runs a request up to the body of its answer. A panic is an internal error of this request alone.
-func (s *Server) process(r *http.Request, x *exchange, in, out *bytes.Buffer) (err error) {
+func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(x.http.Context(), s.cfg.Timeout)
 	defer cancel()
-	release, err := s.bodies.read(ctx, r, in)
+	services := jsonServices
+	if isForm(x.http.Header.Get("Content-Type")) {
+		services, x.service = formServices, s.iam // or STS, as the signature will tell
+	}
+	release, err := s.bodies.read(ctx, x.http, in)
 	defer release()
 	if err != nil {
 		return err
 	}
-	x.received = in.Len()
-	identity, err := s.cfg.Verify(ctx, r, in.Bytes())
+	x.body = in.Bytes()
+	identity, err := s.cfg.Verify(ctx, x.http, x.body, services)
 	if err != nil {
 		return authError(err)
 	}
-	x.request.Caller, x.request.Region = &policy.Caller{Principal: *identity.Principal}, identity.Region
-	x.circumstances(r)
-	e, err := s.endpoint(r, x)
+	x.request.Caller, x.request.Region, x.request.Origin = identity.Caller, identity.Region, x
+	s.cfg.IAM.Used(identity.Caller.AccessKeyID, identity.Service, identity.Region)
+	if identity.Service == s.sts.name {
+		x.service = s.sts
+	}
+	e, err := x.endpoint()
 	if err != nil {
 		return err
 	}
-	result, err := e.call(ctx, s.cfg.KMS, &x.request, e.decoder, in.Bytes())
+	result, err := e.call(ctx, &s.cfg, x, e.decoder)
 	if err != nil {
 		return err
+	}
+	if x.form != nil {
+		x.service.writeResult(out, x, e, result)
+		return nil
 	}
 	return encode(out, result)
 }
 
-// circumstances enters what policies may be about besides the operation itself.
-func (x *exchange) circumstances(r *http.Request) {
-	x.request.Time = x.start
-	x.request.UserAgent, x.request.Referer, x.request.Secure = r.UserAgent(), r.Referer(), r.TLS != nil
-	if address, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		x.request.SourceIP = address.Addr().Unmap().WithZone("").String()
-	}
-}
-
 // endpoint finds the operation that a request is for.
-func (s *Server) endpoint(r *http.Request, x *exchange) (endpoint, error) {
-	name, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), targetPrefix)
-	e, known := s.endpoints[name]
-	if !ok || !known || !acceptable(r.Header.Get("Content-Type")) || r.Header.Get("Content-Encoding") != "" {
+func (x *exchange) endpoint() (e endpoint, err error) {
+	if x.service.model.query() {
+		if x.form, err = parseForm(x.body); err != nil {
+			return endpoint{}, err
+		}
+		name, e, err := x.service.action(x.form)
+		if err == nil {
+			x.request.Operation = name
+		}
+		return e, err
+	}
+	header := x.http.Header
+	name, ok := strings.CutPrefix(header.Get("X-Amz-Target"), targetPrefix)
+	e, known := x.service.endpoints[name]
+	if !ok || !known || !acceptable(header.Get("Content-Type")) || header.Get("Content-Encoding") != "" {
 		return endpoint{}, &kms.Error{Type: kms.UnknownOperation}
 	}
 	x.request.Operation = name
@@ -217,36 +240,39 @@ func encode(out *bytes.Buffer, result any) error {
 
 // answer writes the answer, the log line and the metrics.
 func (s *Server) answer(w http.ResponseWriter, x *exchange, out *bytes.Buffer) {
-	status := http.StatusOK
+	result := failure{status: http.StatusOK}
 	if x.err != nil {
 		out.Reset()
-		status = s.writeError(out, x.err)
+		result = x.service.describe(x.err)
+		x.service.writeError(out, result, x.request.ID)
 	}
 	header := w.Header()
 	header["X-Amzn-Requestid"] = []string{x.request.ID}
 	header["Content-Type"] = []string{contentType}
+	if x.service.model.query() {
+		header["Content-Type"] = []string{xmlType}
+	}
 	header["Content-Length"] = []string{strconv.Itoa(out.Len())}
 	if kms.TypeOf(x.err) == kms.RequestEntityTooLarge {
 		header["Connection"] = []string{"close"} // or net/http would wait for the rest before it answers
 	}
-	w.WriteHeader(status)
+	w.WriteHeader(result.status)
 	sent, err := w.Write(out.Bytes())
 	x.sent = sent
 	if err != nil && x.err == nil {
 		s.cfg.Log.Debug("client went away", "requestId", x.request.ID, "error", err)
 	}
-	s.record(x)
+	s.record(x, result)
 }
 
 // record writes the log line of a request. It names the operation, the keys and the outcome, and holds nothing of the
 // request's or the answer's content.
-func (s *Server) record(x *exchange) {
+func (s *Server) record(x *exchange, result failure) {
 	now := time.Now()
 	took := now.Sub(x.start)
-	code := kms.TypeOf(x.err)
-	s.cfg.Metrics.request(x.request.Operation, code, took)
+	s.cfg.Metrics.request(x.request.Operation, result.code, took)
 	level, cause := slog.LevelInfo, causeOf(x.err)
-	if s.isFault(code) && !errors.Is(cause, context.Canceled) { // a client that went away is no fault
+	if result.status >= http.StatusInternalServerError && !errors.Is(cause, context.Canceled) { // a client that went away is no fault
 		level = slog.LevelError
 	}
 	// The handler is called directly, because Logger would look up a source line that the log does not show.
@@ -260,9 +286,9 @@ func (s *Server) record(x *exchange) {
 		slog.String("operation", x.request.Operation),
 		slog.String("keys", strings.Join(x.request.Keys, " ")),
 		slog.String("principal", principalARN(x.request.Caller)),
-		slog.String("code", string(code)),
+		slog.String("code", result.code),
 		slog.Int64("microseconds", took.Microseconds()),
-		slog.Int("bytesIn", x.received),
+		slog.Int("bytesIn", len(x.body)),
 		slog.Int("bytesOut", x.sent))
 	if cause != nil {
 		line.AddAttrs(slog.String("cause", cause.Error()))
@@ -270,20 +296,11 @@ func (s *Server) record(x *exchange) {
 	_ = handler.Handle(ctx, line) // a log that cannot be written has nowhere to say so
 }
 
-func principalARN(p *policy.Caller) string {
-	if p == nil {
+func principalARN(c *policy.Caller) string {
+	if c == nil {
 		return ""
 	}
-	return p.ARN
-}
-
-// causeOf gives what the log says of an error besides its type: never its message, which may repeat the request.
-func causeOf(err error) error {
-	var shown *kms.Error
-	if errors.As(err, &shown) {
-		return shown.Cause
-	}
-	return err
+	return c.ARN
 }
 
 // buffers holds the bodies of requests and answers, wiped.

@@ -71,10 +71,10 @@ func TestVerifyRefusesAltered(t *testing.T) {
 			signing{}.sign(t, r, []byte(testBody))
 			received, body := transmit(t, r)
 			v := newVerifier(t, testConfig())
-			_, err := v.Verify(t.Context(), received, body)
+			_, err := v.Verify(t.Context(), received, body, testServices)
 			require.NoError(t, err)
 			body = alter(received, body)
-			_, err = v.Verify(t.Context(), received, body)
+			_, err = v.Verify(t.Context(), received, body, testServices)
 			requireError(t, err, invalidSignatureException, mismatchText)
 		})
 	}
@@ -108,7 +108,7 @@ func TestVerifyRefusesEveryAlteredByte(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if _, err = v.Verify(t.Context(), received, alteredBody); err != nil {
+			if _, err = v.Verify(t.Context(), received, alteredBody, testServices); err != nil {
 				require.ErrorAs(t, err, new(*Error))
 				refused++
 				continue
@@ -132,7 +132,7 @@ func TestVerifyRefusesEveryAlteredBitOfTheSignature(t *testing.T) {
 		digit := strings.IndexByte("0123456789abcdef", header[at]) ^ 1<<(i%4)
 		header[at] = "0123456789abcdef"[digit]
 		r.Header.Set("Authorization", string(header))
-		_, err := v.Verify(t.Context(), r, []byte(testBody))
+		_, err := v.Verify(t.Context(), r, []byte(testBody), testServices)
 		requireError(t, err, invalidSignatureException, mismatchText)
 	}
 }
@@ -151,7 +151,7 @@ func TestContentSha256MustBeTheHash(t *testing.T) {
 			r := newRequest(t, testBody)
 			r.Header["X-Amz-Content-Sha256"] = values
 			signing{}.sign(t, r, []byte(testBody))
-			_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody))
+			_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody), testServices)
 			requireError(t, err, invalidSignatureException, mismatchText)
 		})
 	}
@@ -165,7 +165,7 @@ func TestContentSha256MustBeTheHash(t *testing.T) {
 		"Authorization": {"AWS4-HMAC-SHA256 Credential=" + testKeyID + "/" + scope +
 			", SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=" + signText(canonical, stamp, scope)},
 	}}
-	_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody))
+	_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody), testServices)
 	requireError(t, err, invalidSignatureException, mismatchText)
 }
 
@@ -259,7 +259,7 @@ func TestCanonicalForm(t *testing.T) {
 				signedHeaders + ",Signature=" + signText(tt.canonical+"\n"+hashOf(""), stamp, scope)
 			r, body, err := receive([]byte(strings.ReplaceAll(tt.request+authorization, "\n", "\r\n") + "\r\n\r\n"))
 			require.NoError(t, err)
-			_, err = newVerifier(t, testConfig()).Verify(t.Context(), r, body)
+			_, err = newVerifier(t, testConfig()).Verify(t.Context(), r, body, testServices)
 			if tt.ok {
 				require.NoError(t, err)
 			} else {
@@ -285,7 +285,7 @@ func TestDateHeaderHasTwoForms(t *testing.T) {
 		signing{}.sign(t, r, []byte(testBody))
 		r.Header.Del("X-Amz-Date")
 		r.Header.Set("Date", date)
-		_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody))
+		_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody), testServices)
 		requireError(t, err, incompleteSignatureException,
 			"Date must be in ISO-8601 'basic format'. Got '"+date+"'. See http://en.wikipedia.org/wiki/ISO_8601")
 	}

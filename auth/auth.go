@@ -38,20 +38,23 @@ const (
 
 // Credential is what an access key ID stands for.
 type Credential struct {
-	// Principal is the identity that a valid signature proves. It must not be nil.
-	Principal *policy.Principal
+	// Caller is the identity that a valid signature proves. It must not be nil.
+	Caller *policy.Caller
 	// Version changes whenever the secret of the access key does. Signing keys are cached under it, so that a signature
 	// with the old secret fails at once.
 	Version string
+	// Session says that the credentials are temporary: a request must carry the session token that has the SHA-256 Token, and
+	// Expires must lie ahead.
+	Session bool
+	Token   [sha256.Size]byte
+	Expires time.Time
 }
 
 // Config says whose signatures a Verifier accepts. All functions are called from many goroutines at once.
 type Config struct {
-	// Service is the service in the credential scope, "kms". Required.
-	Service string
-	// Regions reports whether a Region is served. It must accept a bounded number of Regions, since a cached signing key
-	// belongs to one of them. Required.
-	Regions func(region string) bool
+	// Regions reports whether a service is served in a Region. It must accept a bounded number of Regions, since a cached
+	// signing key belongs to one of them. Required.
+	Regions func(service, region string) bool
 	// Credential looks an access key up; it is called once for each request, so it should be cheap. The result
 	// (_, false, nil) says that there is no such key, or that it may not be used now. Required.
 	Credential func(ctx context.Context, accessKeyID string) (Credential, bool, error)
@@ -66,17 +69,18 @@ type Config struct {
 	Clock func() time.Time
 	// Skew is how far the date of a request may lie from the time of Clock, in both directions. Zero means 5 minutes.
 	Skew time.Duration
-	// CacheSize is how many signing keys are held, 32 bytes each: one for each access key, Region and day in use. Zero
-	// means 4096.
+	// CacheSize is how many signing keys are held, 32 bytes each: one for each access key, Region, service and day in use.
+	// Zero means 4096.
 	CacheSize int
 }
 
 // Identity is what a verified request proves about its sender.
 type Identity struct {
-	// Principal is the Principal of the Credential that signed; it is shared and must not be changed.
-	Principal *policy.Principal
-	// Region is the Region that the request was signed for, and so the one that it is meant for.
-	Region string
+	// Caller is the Caller of the Credential that signed; it is shared and must not be changed.
+	Caller *policy.Caller
+	// Region is the Region that the request was signed for, and so the one that it is meant for; Service likewise.
+	Region  string
+	Service string
 }
 
 // Verifier verifies signatures. It is safe for concurrent use.
@@ -87,8 +91,8 @@ type Verifier struct {
 
 // New makes a Verifier. It fails when a required field of the Config is missing or a number is negative.
 func New(config Config) (*Verifier, error) {
-	if config.Service == "" || config.Regions == nil || config.Credential == nil || config.Secret == nil {
-		return nil, errors.New("auth needs a service, Regions, a credential lookup and a secret lookup")
+	if config.Regions == nil || config.Credential == nil || config.Secret == nil {
+		return nil, errors.New("auth needs Regions, a credential lookup and a secret lookup")
 	}
 	if config.Skew < 0 || config.SecretTimeout < 0 || config.CacheSize < 0 {
 		return nil, errors.New("auth needs a skew, a secret timeout and a cache size of at least zero")
@@ -112,23 +116,26 @@ func New(config Config) (*Verifier, error) {
 	return &Verifier{config: config, keys: keys}, nil
 }
 
-// Verify checks the signature of r and gives its sender. The request must be as net/http's server made it, and body the
-// whole of its body, undecoded; r.Body is not read.
+// Verify checks the signature of r, which must be for one of some services, and gives its sender. The request must be as
+// net/http's server made it, and body the whole of its body, undecoded; r.Body is not read.
 //
 // A request at fault gives an *Error. Any other error is internal: a lookup failed, or ctx ended while waiting for one.
-func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (Identity, error) {
+func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte, services []string) (Identity, error) {
 	s, err := parseSigned(r)
 	if err != nil {
 		return Identity{}, err
 	}
-	if err := v.checkClaims(r, &s); err != nil {
+	if err := v.checkClaims(r, &s, services); err != nil {
 		return Identity{}, err
 	}
 	credential, err := v.credential(ctx, s.accessKeyID)
 	if err != nil {
 		return Identity{}, err
 	}
-	id := keyID{accessKeyID: s.accessKeyID, version: credential.Version, date: s.day, region: s.region}
+	if err := checkToken(r.Header, &credential, v.config.Clock()); err != nil {
+		return Identity{}, err
+	}
+	id := keyID{accessKeyID: s.accessKeyID, version: credential.Version, date: s.day, region: s.region, service: s.service}
 	key, err := v.keys.get(ctx, id)
 	if err != nil {
 		return Identity{}, fmt.Errorf("getting the signing key: %w", err)
@@ -137,23 +144,41 @@ func (v *Verifier) Verify(ctx context.Context, r *http.Request, body []byte) (Id
 	if !signatureMatches(r, body, &s, &key) {
 		return Identity{}, mismatch()
 	}
-	return Identity{Principal: credential.Principal, Region: s.region}, nil
+	return Identity{Caller: credential.Caller, Region: s.region, Service: s.service}, nil
 }
 
 // checkClaims checks all that needs no secret. It comes before the lookups, so that what a stranger can make up (dates,
 // Regions) never costs a call of Secret.
-func (v *Verifier) checkClaims(r *http.Request, s *signed) error {
-	if err := checkScope(s, &v.config); err != nil {
+func (v *Verifier) checkClaims(r *http.Request, s *signed, services []string) error {
+	if err := checkScope(s, &v.config, services); err != nil {
 		return err
 	}
 	if err := checkSkew(s.time, v.config.Clock(), v.config.Skew); err != nil {
 		return err
 	}
-	// There are no session credentials, so no token can be valid.
-	if _, ok := r.Header["X-Amz-Security-Token"]; ok {
+	return checkSignedHeaders(r.Header, s.headers)
+}
+
+// checkToken holds the session token of a request to the credential, which without a session has none.
+func checkToken(header http.Header, credential *Credential, now time.Time) error {
+	given := header["X-Amz-Security-Token"]
+	if !credential.Session {
+		if given != nil {
+			return unrecognizedClient()
+		}
+		return nil
+	}
+	if len(given) != 1 {
 		return unrecognizedClient()
 	}
-	return checkSignedHeaders(r.Header, s.headers)
+	digest := sha256.Sum256([]byte(given[0]))
+	if subtle.ConstantTimeCompare(digest[:], credential.Token[:]) != 1 {
+		return unrecognizedClient()
+	}
+	if !now.Before(credential.Expires) {
+		return expiredToken()
+	}
+	return nil
 }
 
 // credential looks the access key up. That the error tells an unknown key from a wrong signature is AWS's way; hence no
@@ -169,8 +194,8 @@ func (v *Verifier) credential(ctx context.Context, accessKeyID string) (Credenti
 	if !ok {
 		return Credential{}, unrecognizedClient()
 	}
-	if credential.Principal == nil {
-		return Credential{}, errors.New("the access key has no principal")
+	if credential.Caller == nil {
+		return Credential{}, errors.New("the access key has no caller")
 	}
 	return credential, nil
 }

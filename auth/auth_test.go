@@ -19,7 +19,6 @@ const (
 
 func TestNewRefusesIncompleteConfig(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
-		"service":        func(c *Config) { c.Service = "" },
 		"regions":        func(c *Config) { c.Regions = nil },
 		"credential":     func(c *Config) { c.Credential = nil },
 		"secret":         func(c *Config) { c.Secret = nil },
@@ -41,7 +40,7 @@ func TestVerifyUsesTheRealTimeByDefault(t *testing.T) {
 	config.Clock = nil
 	r := newRequest(t, testBody)
 	signing{time: time.Now()}.sign(t, r, []byte(testBody))
-	_, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody))
+	_, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody), testServices)
 	require.NoError(t, err)
 }
 
@@ -89,9 +88,9 @@ func TestVerifyAccepts(t *testing.T) {
 				tt.after(r)
 			}
 			received, body := transmit(t, r)
-			identity, err := newVerifier(t, testConfig()).Verify(t.Context(), received, body)
+			identity, err := newVerifier(t, testConfig()).Verify(t.Context(), received, body, testServices)
 			require.NoError(t, err)
-			require.Same(t, testPrincipal, identity.Principal)
+			require.Same(t, testPrincipal, identity.Caller)
 			require.Equal(t, or(tt.signing.region, testRegion), identity.Region)
 		})
 	}
@@ -207,7 +206,7 @@ func TestVerifyRefuses(t *testing.T) {
 		"unknown access key":      {signing: signing{keyID: "AKIDOTHER"}, kind: unrecognizedClientException, message: unrecognizedText},
 		"empty access key":        {after: credentialOf("/20260101/us-east-1/kms/aws4_request"), kind: unrecognizedClientException, message: unrecognizedText},
 		"session token":           {signing: signing{token: "abc"}, kind: unrecognizedClientException, message: unrecognizedText},
-		"unsigned session token":  {after: headerOf("X-Amz-Security-Token", ""), kind: unrecognizedClientException, message: unrecognizedText},
+		"unsigned session token":  {after: headerOf("X-Amz-Security-Token", ""), kind: invalidSignatureException, message: "'X-Amz-Security-Token' must be a 'SignedHeader' in the AWS Authorization."},
 		"other secret":            {signing: signing{secret: "other"}, kind: invalidSignatureException, message: mismatchText},
 		"signed for other Region": {after: credentialOf(testKeyID + "/20260101/eu-west-1/kms/aws4_request"), kind: invalidSignatureException, message: mismatchText},
 	} {
@@ -217,7 +216,7 @@ func TestVerifyRefuses(t *testing.T) {
 			if tt.after != nil {
 				tt.after(r)
 			}
-			_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody))
+			_, err := newVerifier(t, testConfig()).Verify(t.Context(), r, []byte(testBody), testServices)
 			requireError(t, err, tt.kind, tt.message)
 		})
 	}
@@ -235,7 +234,7 @@ func TestVerifyAcceptsDatesAtTheEdge(t *testing.T) {
 			config.Clock = func() time.Time { return tt.now }
 			r := newRequest(t, testBody)
 			signing{time: tt.signed}.sign(t, r, []byte(testBody))
-			_, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody))
+			_, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody), testServices)
 			require.NoError(t, err)
 		})
 	}
@@ -246,7 +245,7 @@ func TestVerifyShowsTheSkewInMinutes(t *testing.T) {
 	config.Skew = 90 * time.Second
 	r := newRequest(t, testBody)
 	signing{time: testNow.Add(-2 * time.Minute)}.sign(t, r, []byte(testBody))
-	_, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody))
+	_, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody), testServices)
 	requireError(t, err, invalidSignatureException,
 		"Signature expired: 20260101T000300Z is now earlier than 20260101T000330Z (20260101T000500Z - 1.5 min.)")
 }
@@ -269,13 +268,13 @@ func TestVerifyCallsNoLookupInVain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRequest(t, testBody)
 			s.sign(t, r, []byte(testBody))
-			_, err := v.Verify(t.Context(), r, []byte(testBody))
+			_, err := v.Verify(t.Context(), r, []byte(testBody), testServices)
 			require.ErrorAs(t, err, new(*Error))
 		})
 	}
 	long := newRequest(t, testBody)
 	signing{keyID: strings.Repeat("A", maxAccessKeyID+1)}.sign(t, long, []byte(testBody))
-	_, err := v.Verify(t.Context(), long, []byte(testBody))
+	_, err := v.Verify(t.Context(), long, []byte(testBody), testServices)
 	requireError(t, err, unrecognizedClientException, unrecognizedText)
 }
 
@@ -303,7 +302,7 @@ func TestVerifyTellsInternalFailures(t *testing.T) {
 			tt.spoil(&config)
 			r := newRequest(t, testBody)
 			signing{}.sign(t, r, []byte(testBody))
-			identity, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody))
+			identity, err := newVerifier(t, config).Verify(t.Context(), r, []byte(testBody), testServices)
 			require.Error(t, err)
 			require.NotErrorAs(t, err, new(*Error), "an internal failure is not the client's")
 			if tt.is != nil {

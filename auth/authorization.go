@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 	"time"
 )
@@ -140,13 +141,13 @@ func (s *signed) setCredential(credential string) error {
 
 // checkScope checks the credential scope against the date of the request and what is served here. As AWS does, it tells
 // of all faults of the latter at once.
-func checkScope(s *signed, config *Config) error {
+func checkScope(s *signed, config *Config, services []string) error {
 	message := ""
-	if !config.Regions(s.region) {
+	if !config.Regions(s.service, s.region) {
 		message += "Credential should be scoped to a valid region. "
 	}
-	if s.service != config.Service {
-		message += "Credential should be scoped to correct service: '" + config.Service + "'. "
+	if !slices.Contains(services, s.service) {
+		message += "Credential should be scoped to correct service: '" + strings.Join(services, "' or '") + "'. "
 	}
 	if s.term != terminator {
 		message += "Credential should be scoped with a valid terminator: '" + terminator + "', not '" + s.term + "'. "

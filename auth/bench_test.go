@@ -28,7 +28,7 @@ func BenchmarkVerify(b *testing.B) {
 	ctx := b.Context()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := v.Verify(ctx, r, body); err != nil {
+		if _, err := v.Verify(ctx, r, body, testServices); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -41,7 +41,7 @@ func BenchmarkVerifyParallel(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := v.Verify(context.Background(), r, body); err != nil {
+			if _, err := v.Verify(context.Background(), r, body, testServices); err != nil {
 				b.Error(err)
 				return
 			}
@@ -57,7 +57,7 @@ func BenchmarkVerifyMiss(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		v.keys.keys.Purge()
-		if _, err := v.Verify(ctx, r, body); err != nil {
+		if _, err := v.Verify(ctx, r, body, testServices); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -71,7 +71,7 @@ func BenchmarkVerifyRefuse(b *testing.B) {
 	v := newVerifier(b, config)
 	b.ReportAllocs()
 	for b.Loop() {
-		_, err := v.Verify(b.Context(), r, body)
+		_, err := v.Verify(b.Context(), r, body, testServices)
 		if err == nil {
 			b.Fatal("accepted")
 		}
@@ -86,7 +86,7 @@ func TestVerifyAllocatesLittle(t *testing.T) {
 	v := newVerifier(t, testConfig())
 	ctx := t.Context()
 	allocations := testing.AllocsPerRun(100, func() {
-		_, err := v.Verify(ctx, received, body)
+		_, err := v.Verify(ctx, received, body, testServices)
 		require.NoError(t, err)
 	})
 	require.Less(t, allocations, 15.0)

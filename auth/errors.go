@@ -11,12 +11,13 @@ const (
 	incompleteSignatureException        = "IncompleteSignatureException"
 	invalidSignatureException           = "InvalidSignatureException"
 	unrecognizedClientException         = "UnrecognizedClientException"
+	expiredTokenException               = "ExpiredTokenException"
 )
 
 // Error says that a request does not prove who sent it. The sender may see all of it.
 type Error struct {
 	// Type is the name of AWS's exception: MissingAuthenticationTokenException, IncompleteSignatureException,
-	// InvalidSignatureException or UnrecognizedClientException.
+	// InvalidSignatureException, UnrecognizedClientException or ExpiredTokenException.
 	Type string
 	// Message is AWS's text. It ends with a space where AWS's does.
 	//
@@ -41,6 +42,10 @@ func unrecognizedClient() *Error {
 		Type:    unrecognizedClientException,
 		Message: "The security token included in the request is invalid.",
 	}
+}
+
+func expiredToken() *Error {
+	return &Error{Type: expiredTokenException, Message: "The security token included in the request is expired"}
 }
 
 func missingToken() *Error {

@@ -33,9 +33,9 @@ func FuzzSDKSigner(f *testing.F) {
 			return // over our limits
 		}
 		received, arrived := transmit(t, r)
-		identity, err := v.Verify(t.Context(), received, arrived)
+		identity, err := v.Verify(t.Context(), received, arrived, testServices)
 		require.NoError(t, err, "%q %q", received.RequestURI, received.Header)
-		require.Same(t, testPrincipal, identity.Principal)
+		require.Same(t, testPrincipal, identity.Caller)
 	})
 }
 
@@ -91,7 +91,7 @@ func FuzzAuthorization(f *testing.F) {
 			Method: http.MethodPost, URL: &url.URL{Path: path, RawQuery: query}, Host: r.Host, Header: header,
 			ContentLength: int64(len(testBody)),
 		}
-		identity, err := v.Verify(t.Context(), received, []byte(testBody))
+		identity, err := v.Verify(t.Context(), received, []byte(testBody), testServices)
 		var e *Error
 		require.ErrorAs(t, err, &e)
 		require.Zero(t, identity)

@@ -30,21 +30,21 @@ const (
 
 var (
 	testNow       = time.Date(2026, 1, 1, 0, 5, 0, 0, time.UTC)
-	testPrincipal = &policy.Principal{
+	testPrincipal = &policy.Caller{Principal: policy.Principal{
 		Type:        policy.Root,
 		ARN:         "arn:aws:iam::111122223333:root",
 		Account:     "111122223333",
 		AccessKeyID: testKeyID,
-	}
+	}}
+	testServices = []string{"kms"}
 )
 
 // testConfig knows one access key and serves two Regions.
 func testConfig() Config {
 	return Config{
-		Service: "kms",
-		Regions: func(region string) bool { return region == testRegion || region == "eu-west-1" },
+		Regions: func(_, region string) bool { return region == testRegion || region == "eu-west-1" },
 		Credential: func(_ context.Context, id string) (Credential, bool, error) {
-			return Credential{Principal: testPrincipal, Version: "1"}, id == testKeyID, nil
+			return Credential{Caller: testPrincipal, Version: "1"}, id == testKeyID, nil
 		},
 		Secret: func(context.Context, string) ([]byte, error) { return []byte(testSecret), nil },
 		Clock:  func() time.Time { return testNow },

@@ -28,18 +28,18 @@ func (k *signingKey) sign(text []byte) [2 * sha256.Size]byte {
 	return out
 }
 
-// keyID names a signing key. (The service is the same for all keys of a Verifier.)
+// keyID names a signing key.
 type keyID struct {
 	accessKeyID string
 	version     string
 	date        string
 	region      string
+	service     string
 }
 
 // keyCache holds the signing keys used last and derives the ones that it lacks. It never holds a secret access key. A
 // key's bytes are wiped when it leaves the cache; get therefore gives copies, made under the lock.
 type keyCache struct {
-	service string
 	secret  func(ctx context.Context, accessKeyID string) ([]byte, error)
 	timeout time.Duration
 	flights singleflight.Group
@@ -54,7 +54,7 @@ func newKeyCache(config Config) (*keyCache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &keyCache{service: config.Service, secret: config.Secret, timeout: config.SecretTimeout, keys: keys}, nil
+	return &keyCache{secret: config.Secret, timeout: config.SecretTimeout, keys: keys}, nil
 }
 
 // get gives a copy of the key, which the caller wipes after use. It waits for the secret when it must, but not beyond
@@ -110,7 +110,7 @@ func (c *keyCache) derive(ctx context.Context, id keyID) error {
 	if len(secret) == 0 { // anyone could sign with it
 		return errors.New("the secret access key is empty")
 	}
-	c.add(id, deriveKey(secret, id.date, id.region, c.service))
+	c.add(id, deriveKey(secret, id.date, id.region, id.service))
 	return nil
 }
 
@@ -127,6 +127,7 @@ func (c *keyCache) add(id keyID, key *signingKey) {
 		version:     strings.Clone(id.version),
 		date:        strings.Clone(id.date),
 		region:      strings.Clone(id.region),
+		service:     strings.Clone(id.service),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

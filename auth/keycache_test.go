@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var testKeyName = keyID{accessKeyID: testKeyID, version: "1", date: "20260101", region: testRegion}
+var testKeyName = keyID{accessKeyID: testKeyID, version: "1", date: "20260101", region: testRegion, service: "kms"}
 
 // countingCache counts the calls of Secret.
 func countingCache(t *testing.T, size int) (*keyCache, *atomic.Int32) {
@@ -196,7 +196,7 @@ func TestSecretHasADeadline(t *testing.T) {
 
 // TestNewSecretReplacesTheOld changes the secret of an access key whose signing key is cached.
 func TestNewSecretReplacesTheOld(t *testing.T) {
-	credential, secret := Credential{Principal: testPrincipal, Version: "1"}, testSecret
+	credential, secret := Credential{Caller: testPrincipal, Version: "1"}, testSecret
 	config := testConfig()
 	config.Credential = func(context.Context, string) (Credential, bool, error) { return credential, true, nil }
 	config.Secret = func(context.Context, string) ([]byte, error) { return []byte(secret), nil }
@@ -204,7 +204,7 @@ func TestNewSecretReplacesTheOld(t *testing.T) {
 	verify := func(with string) error {
 		r := newRequest(t, testBody)
 		signing{secret: with}.sign(t, r, []byte(testBody))
-		_, err := v.Verify(t.Context(), r, []byte(testBody))
+		_, err := v.Verify(t.Context(), r, []byte(testBody), testServices)
 		return err
 	}
 	require.NoError(t, verify(testSecret))

@@ -24,7 +24,7 @@ func newServer(t *testing.T, config Config, http2 bool) *httptest.Server {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err == nil {
-			_, err = v.Verify(r.Context(), r, body)
+			_, err = v.Verify(r.Context(), r, body, testServices)
 		}
 		var e *Error
 		if errors.As(err, &e) {

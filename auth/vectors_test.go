@@ -60,9 +60,8 @@ func (v vector) verify(t *testing.T, service string, at time.Time, headers, defa
 	require.NoError(t, err)
 
 	config := testConfig()
-	config.Service = service
 	config.Clock = func() time.Time { return at }
-	_, err = newVerifier(t, config).Verify(t.Context(), r, body)
+	_, err = newVerifier(t, config).Verify(t.Context(), r, body, []string{service})
 	return err
 }
 

@@ -1,20 +1,21 @@
-// Package iam keeps the identities: accounts and the access keys of their root users. It finds the identity behind an
-// access key for the verification of signatures; what the identity may do is decided elsewhere.
+// Package iam keeps the identities and serves the AWS IAM and STS APIs for them: accounts with a root user, users and roles
+// with their policies, access keys, and the temporary credentials of sessions. It finds the identity behind an access key
+// for the verification of signatures, with all policies that decide what it may do; the decision itself is policy's.
+//
+// Each operation is a method of Service, named as in the AWS APIs and with AWS's own Input and Output; who asks is a
+// parameter of every one of them (access.go). The package knows neither HTTP nor the token.
 package iam
 
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base32"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"time"
 
-	"hsmkms/policy"
 	"hsmkms/store"
 )
 
@@ -31,46 +32,22 @@ type Config struct {
 	Vault Vault
 	// Clock gives the time; nil means time.Now.
 	Clock func() time.Time
-	// Rand is the source of access keys; nil means crypto/rand.
+	// Rand is the source of ids, secrets and session tokens; nil means crypto/rand.
 	Rand io.Reader
+	// Log receives what an operator should know; nil discards it.
+	Log *slog.Logger
 }
 
-// Service manages identities. It is safe for concurrent use.
+// Service manages identities. It is safe for concurrent use. Its methods fail with an *Error for what a caller may know and
+// with any other error for what only the operator may.
 type Service struct {
-	cfg  Config
-	keys *store.Cache[*accessKey]
+	cfg        Config
+	identities *store.Cache[*Identity]
+	uses       uses
 }
 
-// The keys of the store.
-const (
-	accountPrefix   = "account/"
-	accessKeyPrefix = "access-key/"
-)
-
-// cachedKeys bounds the number of access keys held in memory.
-const cachedKeys = 10_000
-
-// account is the record of an account.
-type account struct {
-	ID      string    `json:"id"`
-	Created time.Time `json:"created"`
-}
-
-// accessKey is the record of an access key.
-type accessKey struct {
-	ID        string           `json:"id"`
-	Principal policy.Principal `json:"principal"`
-	// Sealed is the secret as the vault sealed it under the id of the key.
-	Sealed  []byte    `json:"sealed"`
-	Created time.Time `json:"created"`
-}
-
-var (
-	// ErrAccountID says that an account id is not 12 digits.
-	ErrAccountID = errors.New("an account id has 12 digits")
-	// ErrAccountExists says that there is an account with that id.
-	ErrAccountExists = errors.New("the account exists")
-)
+// cachedIdentities bounds the number of identities, by access keys, that are held in memory.
+const cachedIdentities = 10_000
 
 // New makes a Service. Run must be running while it is in use.
 func New(cfg Config) (*Service, error) {
@@ -80,27 +57,31 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
-	keys, err := store.NewCache(cfg.Store, accessKeyPrefix, cachedKeys, decodeAccessKey)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	identities, err := store.NewJoin(cfg.Store, recordPrefix, cachedIdentities, compose, stale)
 	if err != nil {
 		return nil, err
 	}
-	return &Service{cfg: cfg, keys: keys}, nil
+	return &Service{cfg: cfg, identities: identities, uses: uses{latest: map[string]*use{}}}, nil
 }
 
-func decodeAccessKey(value []byte) (*accessKey, error) {
-	key := new(accessKey)
-	if err := json.Unmarshal(value, key); err != nil {
-		return nil, fmt.Errorf("reading an access key: %w", err)
-	}
-	key.Principal.AccessKeyID = key.ID
-	return key, nil
+// Run follows changes of the store, writes down when access keys were used, and clears away sessions that have ended, until
+// ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	kept := make(chan struct{})
+	go func() { defer close(kept); s.keepHouse(ctx) }() // ends with ctx
+	err := s.identities.Run(ctx)
+	stop()
+	<-kept
+	return err
 }
 
-// Run follows changes of the store until ctx ends.
-func (s *Service) Run(ctx context.Context) error { return s.keys.Run(ctx) }
-
-// AccessKey is a new access key: the only time that its secret is seen.
-type AccessKey struct {
+// RootKey is a new access key of a root user: the only time that its secret is seen.
+type RootKey struct {
 	ID     string
 	Secret []byte
 }
@@ -108,30 +89,19 @@ type AccessKey struct {
 // CreateAccount makes an account and an access key of its root user. keep is given the key before the account exists, to
 // put it where it is not lost; if it fails, no account is made. The secret is wiped when keep has returned. It fails with
 // ErrAccountID or ErrAccountExists.
-func (s *Service) CreateAccount(ctx context.Context, id string, keep func(AccessKey) error) error {
+func (s *Service) CreateAccount(ctx context.Context, id string, keep func(RootKey) error) error {
 	if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
 		return ErrAccountID
 	}
-	if err := s.cfg.Store.View(ctx, func(r store.Reader) error { return vacant(r, id) }); err != nil {
-		return fmt.Errorf("creating account %s: %w", id, err)
-	}
-	key, record, err := s.newAccessKey(ctx, policy.Principal{Type: policy.Root, Account: id, ARN: "arn:aws:iam::" + id + ":root"})
-	if err != nil {
-		return fmt.Errorf("making access key: %w", err)
-	}
-	err = keep(key)
-	clear(key.Secret)
-	if err != nil {
-		return fmt.Errorf("keeping the access key of account %s: %w", id, err)
-	}
-	err = s.cfg.Store.Update(ctx, func(t store.Txn) error {
-		if err := vacant(t, id); err != nil {
-			return err
+	vacant := func(r store.Reader) error {
+		a, err := read[account](r, accountPrefix+id)
+		if err == nil && a != nil {
+			err = ErrAccountExists
 		}
-		if err := put(t, accountPrefix+id, account{ID: id, Created: record.Created}); err != nil {
-			return err
-		}
-		return put(t, accessKeyPrefix+key.ID, record)
+		return err
+	}
+	err := s.newRootKey(ctx, id, keep, vacant, func(t store.Txn, key *credential) error {
+		return put(t, accountPrefix+id, account{ID: id, Created: key.Created})
 	})
 	if err != nil {
 		return fmt.Errorf("creating account %s: %w", id, err)
@@ -139,58 +109,68 @@ func (s *Service) CreateAccount(ctx context.Context, id string, keep func(Access
 	return nil
 }
 
-// vacant fails if there is an account with the id.
-func vacant(r store.Reader, id string) error {
-	_, found, err := r.Get(accountPrefix + id)
-	if err == nil && found {
-		return ErrAccountExists
+// RotateRoot makes a new access key of an account's root user, in the place of all that it had: they fail from the next
+// request on. keep is given the key before that, as in CreateAccount. It fails with ErrNoAccount.
+func (s *Service) RotateRoot(ctx context.Context, id string, keep func(RootKey) error) error {
+	var dropped []string
+	exists := func(r store.Reader) error {
+		a, err := read[account](r, accountPrefix+id)
+		if err == nil && a == nil {
+			err = ErrNoAccount
+		}
+		return err
 	}
-	return err
-}
-
-func put(t store.Txn, key string, record any) error {
-	value, err := json.Marshal(record)
+	err := s.newRootKey(ctx, id, keep, exists, func(t store.Txn, _ *credential) (err error) {
+		dropped, err = names(t, keysOf(id))
+		for _, key := range dropped {
+			err = errors.Join(err, dropKey(t, id, key))
+		}
+		return err
+	})
+	for _, key := range dropped {
+		s.identities.Forget(keyPrefix + key)
+		s.uses.forget(key)
+	}
 	if err != nil {
-		return fmt.Errorf("writing record: %w", err)
+		return fmt.Errorf("rotating the root access key of account %s: %w", id, err)
 	}
-	return t.Put(key, value)
+	return nil
 }
 
-// newAccessKey makes an access key in AWS's form: 20 characters that begin with AKIA, and a secret of 40.
-func (s *Service) newAccessKey(ctx context.Context, principal policy.Principal) (AccessKey, *accessKey, error) {
-	var random [40]byte
-	defer clear(random[:])
-	if _, err := io.ReadFull(s.cfg.Rand, random[:]); err != nil {
-		return AccessKey{}, nil, err
+// newRootKey makes an access key of a root user in one transaction with what write writes, both only if check agrees.
+func (s *Service) newRootKey(ctx context.Context, id string, keep func(RootKey) error, check func(store.Reader) error,
+	write func(store.Txn, *credential) error) error {
+	if err := s.cfg.Store.View(ctx, check); err != nil {
+		return err
 	}
-	id := "AKIA" + base32.StdEncoding.EncodeToString(random[30:])
-	secret := base64.StdEncoding.AppendEncode(make([]byte, 0, 40), random[:30])
-	sealed, err := s.cfg.Vault.Seal(ctx, accessKeyPrefix+id, secret)
+	key, secret, err := s.newKey(ctx, lasting, id, id)
 	if err != nil {
-		clear(secret)
-		return AccessKey{}, nil, err
+		return err
 	}
-	record := &accessKey{ID: id, Principal: principal, Sealed: sealed, Created: s.cfg.Clock().UTC()}
-	return AccessKey{ID: id, Secret: secret}, record, nil
-}
-
-// Identity gives the identity behind an access key, and false if there is none. version changes whenever the secret does.
-func (s *Service) Identity(ctx context.Context, accessKeyID string) (principal *policy.Principal, version string, found bool, err error) {
-	key, found, err := s.keys.Get(ctx, accessKeyPrefix+accessKeyID)
-	if err != nil || !found {
-		return nil, "", false, err
-	}
-	return &key.Principal, key.Created.Format(time.RFC3339Nano), true, nil
-}
-
-// Secret gives the secret of an access key, which the caller wipes. It is a visit to the token.
-func (s *Service) Secret(ctx context.Context, accessKeyID string) ([]byte, error) {
-	key, found, err := s.keys.Get(ctx, accessKeyPrefix+accessKeyID)
+	err = keep(RootKey{ID: key.ID, Secret: secret})
+	clear(secret)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("keeping the access key: %w", err)
 	}
-	if !found {
-		return nil, fmt.Errorf("no access key %s", accessKeyID)
-	}
-	return s.cfg.Vault.Open(ctx, accessKeyPrefix+accessKeyID, key.Sealed)
+	return s.cfg.Store.Update(ctx, func(t store.Txn) error {
+		if err := check(t); err != nil {
+			return err
+		}
+		if err := write(t, key); err != nil {
+			return err
+		}
+		return putKey(t, key)
+	})
 }
+
+// Accounts gives the ids of all accounts, in order.
+func (s *Service) Accounts(ctx context.Context) (ids []string, err error) {
+	err = s.cfg.Store.View(ctx, func(r store.Reader) error {
+		ids, err = names(r, accountPrefix)
+		return err
+	})
+	return ids, err
+}
+
+// now is the time as records keep it: AWS's times have no fractions of a second.
+func (s *Service) now() time.Time { return s.cfg.Clock().UTC().Truncate(time.Second) }

@@ -37,7 +37,7 @@ func reversed(b []byte) []byte {
 	return r
 }
 
-func open(t *testing.T, vault Vault) (*Service, store.Store) {
+func openService(t *testing.T, vault Vault) (*Service, store.Store) {
 	t.Helper()
 	st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "db")})
 	require.NoError(t, err)
@@ -48,12 +48,12 @@ func open(t *testing.T, vault Vault) (*Service, store.Store) {
 }
 
 // create makes an account and gives a copy of its key.
-func create(t *testing.T, s *Service, id string) (key AccessKey, err error) {
+func create(t *testing.T, s *Service, id string) (key RootKey, err error) {
 	t.Helper()
 	var given []byte
-	err = s.CreateAccount(t.Context(), id, func(k AccessKey) error {
+	err = s.CreateAccount(t.Context(), id, func(k RootKey) error {
 		given = k.Secret
-		key = AccessKey{ID: k.ID, Secret: bytes.Clone(k.Secret)}
+		key = RootKey{ID: k.ID, Secret: bytes.Clone(k.Secret)}
 		return nil
 	})
 	require.Empty(t, bytes.Trim(given, "\x00"), "the secret was not wiped")
@@ -61,17 +61,20 @@ func create(t *testing.T, s *Service, id string) (key AccessKey, err error) {
 }
 
 func TestCreateAccount(t *testing.T) {
-	s, st := open(t, fakeVault{})
+	s, st := openService(t, fakeVault{})
 	key, err := create(t, s, "111122223333")
 	require.NoError(t, err)
 	require.Regexp(t, `^AKIA[A-Z2-7]{16}$`, key.ID)
 	require.Regexp(t, `^[A-Za-z0-9+/]{40}$`, string(key.Secret))
 
-	principal, version, found, err := s.Identity(t.Context(), key.ID)
+	identity, found, err := s.Identity(t.Context(), key.ID)
 	require.NoError(t, err)
 	require.True(t, found)
-	require.NotEmpty(t, version)
-	require.Equal(t, &policy.Principal{Type: policy.Root, Account: "111122223333", ARN: "arn:aws:iam::111122223333:root", AccessKeyID: key.ID}, principal)
+	require.NotEmpty(t, identity.Version)
+	require.False(t, identity.Session)
+	require.Equal(t, &policy.Caller{Principal: policy.Principal{
+		Type: policy.Root, Account: "111122223333", ARN: "arn:aws:iam::111122223333:root", AccessKeyID: key.ID, UserID: "111122223333",
+	}}, identity.Caller)
 	secret, err := s.Secret(t.Context(), key.ID)
 	require.NoError(t, err)
 	require.Equal(t, key.Secret, secret)
@@ -86,7 +89,7 @@ func TestCreateAccount(t *testing.T) {
 }
 
 func TestCreateAccountRefuses(t *testing.T) {
-	s, _ := open(t, fakeVault{})
+	s, _ := openService(t, fakeVault{})
 	for _, id := range []string{"", "11112222333", "1111222233334", "11112222333a", "١١١١٢٢٢٢٣٣٣٣"} {
 		_, err := create(t, s, id)
 		require.ErrorIs(t, err, ErrAccountID, id)
@@ -102,8 +105,8 @@ func TestCreateAccountRefuses(t *testing.T) {
 }
 
 func TestUnknownAccessKey(t *testing.T) {
-	s, _ := open(t, fakeVault{})
-	_, _, found, err := s.Identity(t.Context(), "AKIAAAAAAAAAAAAAAAAA")
+	s, _ := openService(t, fakeVault{})
+	_, found, err := s.Identity(t.Context(), "AKIAAAAAAAAAAAAAAAAA")
 	require.NoError(t, err)
 	require.False(t, found)
 	_, err = s.Secret(t.Context(), "AKIAAAAAAAAAAAAAAAAA")
@@ -112,14 +115,14 @@ func TestUnknownAccessKey(t *testing.T) {
 
 func TestFailureMakesNoAccount(t *testing.T) {
 	broken := errors.New("the token is gone")
-	s, st := open(t, fakeVault{fail: broken})
+	s, st := openService(t, fakeVault{fail: broken})
 	_, err := create(t, s, "111122223333")
 	require.ErrorIs(t, err, broken)
 	requireNothing(t, st)
 
 	full := errors.New("the disk is full")
-	s, st = open(t, fakeVault{})
-	require.ErrorIs(t, s.CreateAccount(t.Context(), "111122223333", func(AccessKey) error { return full }), full)
+	s, st = openService(t, fakeVault{})
+	require.ErrorIs(t, s.CreateAccount(t.Context(), "111122223333", func(RootKey) error { return full }), full)
 	requireNothing(t, st)
 }
 

@@ -67,50 +67,36 @@ func (c *circumstances) Value(key policy.ConditionKey, name string) policy.Value
 	case policy.KeyResourceAliases:
 		return c.resourceAliases()
 	}
-	if value, ok := c.r.value(key); ok || c.key == nil {
+	if value, ok := c.key.value(key, name); ok || c.r.Origin == nil {
 		return value
 	}
-	return c.key.value(key, name)
+	return c.r.Origin.Value(key, name)
 }
 
-// value gives the value of a condition key about the request itself.
-func (r *Request) value(key policy.ConditionKey) (policy.Value, bool) {
-	switch key {
-	case policy.KeyCurrentTime:
-		return policy.Moment(r.Time), true
-	case policy.KeySourceIP:
-		return policy.Optional(r.SourceIP), true
-	case policy.KeyUserAgent:
-		return policy.Optional(r.UserAgent), true
-	case policy.KeyReferer:
-		return policy.Optional(r.Referer), true
-	case policy.KeySecureTransport:
-		return policy.Flag(r.Secure), true
-	case policy.KeyRequestedRegion:
-		return policy.Text(r.Region), true
+// value gives the value of a condition key about a KMS key, and tells whether that is what the condition key is about. Of no key,
+// nil, nothing is known.
+func (k *Key) value(key policy.ConditionKey, name string) (value policy.Value, ok bool) {
+	if k == nil {
+		return policy.Value{}, false
 	}
-	return policy.Value{}, false
-}
-
-// value gives the value of a condition key about a KMS key.
-func (k *Key) value(key policy.ConditionKey, name string) policy.Value {
 	switch key {
 	case policy.KeyKeyOrigin:
-		return policy.Text(string(k.Origin))
+		return policy.Text(string(k.Origin)), true
 	case policy.KeyKeySpec:
-		return policy.Text(string(k.Spec))
+		return policy.Text(string(k.Spec)), true
 	case policy.KeyKeyUsage:
-		return policy.Text(string(k.Usage))
+		return policy.Text(string(k.Usage)), true
 	case policy.KeyMultiRegion:
-		return policy.Flag(k.MultiRegion)
+		return policy.Flag(k.MultiRegion), true
 	case policy.KeyMultiRegionKeyType:
 		if k.MultiRegion {
-			return policy.Text(primaryKey)
+			value = policy.Text(primaryKey)
 		}
+		return value, true
 	case policy.KeyResourceTag:
-		return tagValue(k.Tags, name)
+		return tagValue(k.Tags, name), true
 	}
-	return policy.Value{}
+	return policy.Value{}, false
 }
 
 // tagValue is policy.Member for tags.

@@ -84,7 +84,8 @@ func (s *Service) authorizeCreation(r *Request, key *Key, in *CreateKeyInput) er
 	for _, condition := range []policy.ConditionKey{
 		policy.KeyKeySpec, policy.KeyKeyUsage, policy.KeyKeyOrigin, policy.KeyMultiRegion, policy.KeyMultiRegionKeyType,
 	} {
-		q.values = append(q.values, given{condition, key.value(condition, "")})
+		value, _ := key.value(condition, "")
+		q.values = append(q.values, given{condition, value})
 	}
 	if err := s.authorizeAlone(r, "CreateKey", "", q); err != nil || len(in.Tags) == 0 {
 		return err

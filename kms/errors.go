@@ -18,6 +18,7 @@ const (
 	DependencyTimeout          ErrorType = "DependencyTimeoutException"
 	Disabled                   ErrorType = "DisabledException"
 	DryRunOperation            ErrorType = "DryRunOperationException"
+	ExpiredToken               ErrorType = "ExpiredTokenException"
 	ExpiredImportToken         ErrorType = "ExpiredImportTokenException"
 	IncompleteSignature        ErrorType = "IncompleteSignatureException"
 	IncorrectKey               ErrorType = "IncorrectKeyException"

@@ -164,12 +164,9 @@ type Request struct {
 	Operation string
 	// Caller is the authenticated identity with its policies.
 	Caller *policy.Caller
-	// Time is when the request came.
-	Time time.Time
-	// SourceIP is the address that it came from; UserAgent and Referer are its headers, empty if it has none; Secure tells whether
-	// it came over TLS. Policies may be about them.
-	SourceIP, UserAgent, Referer string
-	Secure                       bool
+	// Origin gives the values of condition keys about the request as such: when, from where and over what it came. Nil knows
+	// none.
+	Origin policy.Values
 	// Region is the AWS Region of the request, one of Config.Regions.
 	Region string
 	// Keys collects the ARNs of the keys that the request was found to be about, for the log and the audit trail.

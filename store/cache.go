@@ -10,15 +10,15 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Cache keeps decoded records in memory. What it gives is never older than the last change that this process committed
+// Cache keeps decoded records, or what was made of several, in memory. What it gives is never older than the last change that this process committed
 // and forgot (see Forget), and follows changes of other processes as fast as the store's watch does. It is safe for
 // concurrent use.
 type Cache[T any] struct {
 	store  Store
 	prefix string
-	// load reads the record under key, and entry gives the key that a changed one of the store belongs to.
-	load  func(r Reader, key string) (record T, found bool, err error)
-	entry func(changed string) string
+	load   func(r Reader, key string) (T, bool, error)
+	// stale says what a change of a record with the prefix makes stale: what is kept under a key, or all of it; "" for nothing.
+	stale func(changed string) (key string, all bool)
 
 	mu      sync.Mutex
 	records *lru.LRU[string, T]
@@ -39,15 +39,7 @@ func NewCache[T any](s Store, prefix string, size int, decode func([]byte) (T, e
 		record, err = decode(value)
 		return record, err == nil, err
 	}
-	return newCache(s, prefix, size, load, func(changed string) string { return changed })
-}
-
-func newCache[T any](s Store, prefix string, size int, load func(Reader, string) (T, bool, error), entry func(string) string) (*Cache[T], error) {
-	records, err := lru.NewLRU[string, T](size, nil)
-	if err != nil {
-		return nil, fmt.Errorf("making a record cache: %w", err)
-	}
-	return &Cache[T]{store: s, prefix: prefix, load: load, entry: entry, records: records}, nil
+	return NewJoin(s, prefix, size, load, func(changed string) (string, bool) { return changed, false })
 }
 
 // ListCache is a Cache of lists: under a key that ends with a slash it has what the store has below it. A list of nothing is
@@ -67,7 +59,19 @@ func NewListCache[T any](s Store, prefix string, size int, decode func(r Reader,
 		})
 		return all, true, errors.Join(failed, err)
 	}
-	return newCache(s, prefix, size, load, func(changed string) string { return changed[:strings.LastIndexByte(changed, '/')+1] })
+	return NewJoin(s, prefix, size, load, func(changed string) (string, bool) { return changed[:strings.LastIndexByte(changed, '/')+1], false })
+}
+
+// NewJoin makes a cache of what load makes of several records in one snapshot of the store, under a key of its own choice.
+// All the records that it reads have the prefix. stale is told of each of them that changes, and says what can no longer be
+// kept: what load made for a key ("" for nothing), or all. Run must be running while the cache is in use.
+func NewJoin[T any](s Store, prefix string, size int, load func(r Reader, key string) (T, bool, error),
+	stale func(changed string) (key string, all bool)) (*Cache[T], error) {
+	records, err := lru.NewLRU[string, T](size, nil)
+	if err != nil {
+		return nil, fmt.Errorf("making a record cache: %w", err)
+	}
+	return &Cache[T]{store: s, prefix: prefix, load: load, stale: stale, records: records}, nil
 }
 
 // Get gives the record under key, and false if there is none. The record is shared and must not be changed.
@@ -79,7 +83,7 @@ func (c *Cache[T]) Get(ctx context.Context, key string) (record T, found bool, e
 	if found {
 		return record, true, nil
 	}
-	err = c.store.View(ctx, func(r Reader) (err error) {
+	err = c.store.View(ctx, func(r Reader) error {
 		record, found, err = c.load(r, key)
 		return err
 	})
@@ -99,10 +103,17 @@ func (c *Cache[T]) Forget(keys ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, key := range keys {
-		if strings.HasPrefix(key, c.prefix) {
-			c.changes++
-			c.records.Remove(c.entry(key))
+		if !strings.HasPrefix(key, c.prefix) {
+			continue
 		}
+		stale, all := c.stale(key)
+		if all || stale != "" {
+			c.changes++
+		}
+		if all {
+			c.records.Purge()
+		}
+		c.records.Remove(stale)
 	}
 }
 

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"hsm/pkcs11":      {"hsm", "publickey"},
 	"store/bolt":      {"store"},
 	"kms":             {"policy", "publickey", "hsm", "store", "kms/ciphertext"},
-	"api":             {"kms", "auth", "hsm", "policy"},
+	"api":             {"kms", "auth", "iam", "hsm", "policy"},
 	"hsm/hsmtest":     {"hsm"},
 	"store/storetest": {"store"},
 }

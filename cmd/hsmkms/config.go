@@ -21,6 +21,7 @@ import (
 type config struct {
 	Listen         string                  `yaml:"listen"`
 	AdminListen    string                  `yaml:"admin_listen"`
+	AdminSocket    string                  `yaml:"admin_socket"`
 	RequestTimeout time.Duration           `yaml:"request_timeout"`
 	DrainTimeout   time.Duration           `yaml:"drain_timeout"`
 	LogLevel       slog.Level              `yaml:"log_level"`
@@ -74,6 +75,8 @@ type devConfig struct {
 	EnvFile string `yaml:"env_file"`
 	// Day is how long a day of a waiting or rotation period lasts; 0 means 24 hours.
 	Day time.Duration `yaml:"day"`
+
+	endpoint, region string // of the server, for the env file
 }
 
 // loadConfig reads a configuration file. Settings that it does not know are errors.

@@ -3,27 +3,44 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+
+	"hsmkms/iam"
 )
 
 // announce writes the env file, complete or not at all, and tells how to use it.
-func (d *devConfig) announce(cfg *config, endpoint string) error {
+func (d *devConfig) announce() error {
+	if err := d.writeEnv(); err != nil {
+		return err
+	}
+	fmt.Printf("\nhsmkms serves the AWS KMS, IAM and STS APIs at %s\n\n  . %s\n  aws kms create-key --endpoint-url %s\n\n", d.endpoint, d.EnvFile, d.endpoint)
+	return nil
+}
+
+// writeEnv writes the env file with the key of the credentials file.
+func (d *devConfig) writeEnv() error {
 	id, secret, err := readCredentials(d.CredentialsFile)
 	if err != nil {
 		return err
 	}
-	region := slices.Sorted(maps.Keys(cfg.Regions))[0]
-	text := fmt.Sprintf("export AWS_ACCESS_KEY_ID=%s\nexport AWS_SECRET_ACCESS_KEY=%s\nexport AWS_DEFAULT_REGION=%s\nexport AWS_ENDPOINT_URL_KMS=%s\n",
-		id, secret, region, endpoint)
+	text := fmt.Sprintf("export AWS_ACCESS_KEY_ID=%s\nexport AWS_SECRET_ACCESS_KEY=%s\nexport AWS_DEFAULT_REGION=%s\n", id, secret, d.region)
+	for _, service := range []string{"KMS", "IAM", "STS"} {
+		text += fmt.Sprintf("export AWS_ENDPOINT_URL_%s=%s\n", service, d.endpoint)
+	}
 	if err := writeSecret(d.EnvFile, []byte(text)); err != nil {
 		return fmt.Errorf("writing %s: %w", d.EnvFile, err)
 	}
-	fmt.Printf("\nhsmkms serves the AWS KMS API at %s\n\n  . %s\n  aws kms create-key --endpoint-url %s\n\n", endpoint, d.EnvFile, endpoint)
 	return nil
+}
+
+// keepRootKey writes a new root access key to the files that had the one before.
+func (d *devConfig) keepRootKey(key iam.RootKey) error {
+	if err := writeCredentials(d.CredentialsFile, key); err != nil {
+		return fmt.Errorf("writing %s: %w", d.CredentialsFile, err)
+	}
+	return d.writeEnv()
 }
 
 // retract removes the env file: it must not be there before the server answers, nor after.
@@ -58,6 +75,13 @@ func readCredentials(path string) (id, secret string, err error) {
 		return "", "", fmt.Errorf("reading credentials: %s holds none", path)
 	}
 	return id, secret, nil
+}
+
+// writeCredentials writes an AWS credentials file with one profile.
+func writeCredentials(path string, key iam.RootKey) error {
+	text := append([]byte("[default]\naws_access_key_id = "+key.ID+"\naws_secret_access_key = "), key.Secret...)
+	defer clear(text)
+	return writeSecret(path, append(text, '\n'))
 }
 
 // writeSecret writes a file that only its owner can read, whole or not at all.

@@ -147,10 +147,8 @@ func makeAccount(ctx context.Context, identities *iam.Service, account, credenti
 		}
 		return nil
 	}
-	err := identities.CreateAccount(ctx, account, func(key iam.AccessKey) error {
-		text := append([]byte("[default]\naws_access_key_id = "+key.ID+"\naws_secret_access_key = "), key.Secret...)
-		defer clear(text)
-		return writeSecret(pending, append(text, '\n'))
+	err := identities.CreateAccount(ctx, account, func(key iam.RootKey) error {
+		return writeCredentials(pending, key)
 	})
 	if errors.Is(err, iam.ErrAccountExists) {
 		return fmt.Errorf("account %s exists, but %s does not hold its access key", account, credentials)
@@ -167,11 +165,11 @@ func ownerOf(ctx context.Context, identities *iam.Service, file string) (account
 	if err != nil {
 		return "", nil //nolint:nilerr // there is no file, or not a whole one, and so no account was made with it
 	}
-	principal, _, found, err := identities.Identity(ctx, id)
+	identity, found, err := identities.Identity(ctx, id)
 	if err != nil || !found {
 		return "", err
 	}
-	return principal.Account, nil
+	return identity.Caller.Account, nil
 }
 
 // publish gives the file with a new access key its name, unless there is a file of that name.

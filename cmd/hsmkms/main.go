@@ -40,7 +40,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), initCommand(), tokenCommand(), tlsCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), initCommand(), accountCommand(), tokenCommand(), tlsCommand(), versionCommand())
 	return cmd
 }
 

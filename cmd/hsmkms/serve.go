@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,7 +74,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 		return err
 	}
 	defer service.Close()
-	identities, err := iam.New(iam.Config{Store: rooms.store, Vault: vault})
+	identities, err := iam.New(iam.Config{Store: rooms.store, Vault: vault, Log: log})
 	if err != nil {
 		return err
 	}
@@ -90,15 +92,16 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	}
 	poolMetrics(metrics, rooms)
 	admin := api.NewAdmin(api.AdminConfig{Metrics: metrics, Ready: rooms.ready(), Log: log})
-	servers := []*http.Server{newHTTPServer(handler, log), newHTTPServer(admin, log)}
+	socket := newAdminHandler(&adminHandler{identities: identities, dev: cfg.Dev, log: log})
+	var secure *tls.Config
 	if cfg.TLS != nil {
 		certificates, err := newCertificates(ctx, cfg, rooms, log)
 		if err != nil {
 			return err
 		}
-		servers[0].TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.get}
+		secure = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.get}
 	}
-	return listenAndServe(ctx, cfg, servers, log)
+	return listenAndServe(ctx, cfg, handlers{api: handler, admin: admin, socket: socket, tls: secure}, log)
 }
 
 func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault, log *slog.Logger) (*kms.Service, error) {
@@ -120,13 +123,21 @@ func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault
 	return kms.New(settings)
 }
 
+// globalRegion is the Region that clients sign requests for when the service, as IAM, has none.
+const globalRegion = "us-east-1"
+
 func newHandler(cfg *config, service *kms.Service, identities *iam.Service, metrics *api.Metrics, log *slog.Logger) (http.Handler, error) {
 	verifier, err := auth.New(auth.Config{
-		Service: "kms",
-		Regions: func(region string) bool { _, ok := cfg.Regions[region]; return ok },
+		Regions: func(service, region string) bool {
+			_, ok := cfg.Regions[region]
+			return ok || service != "kms" && region == globalRegion
+		},
 		Credential: func(ctx context.Context, id string) (auth.Credential, bool, error) {
-			principal, version, found, err := identities.Identity(ctx, id)
-			return auth.Credential{Principal: principal, Version: version}, found, err
+			i, found, err := identities.Identity(ctx, id)
+			if err != nil || !found {
+				return auth.Credential{}, false, err
+			}
+			return auth.Credential{Caller: i.Caller, Version: i.Version, Session: i.Session, Token: i.Token, Expires: i.Expires}, true, nil
 		},
 		Secret:        identities.Secret,
 		SecretTimeout: cfg.RequestTimeout,
@@ -134,7 +145,7 @@ func newHandler(cfg *config, service *kms.Service, identities *iam.Service, metr
 	if err != nil {
 		return nil, err
 	}
-	return api.NewServer(api.Config{KMS: service, Verify: verifier.Verify, Timeout: cfg.RequestTimeout, Metrics: metrics, Log: log})
+	return api.NewServer(api.Config{KMS: service, IAM: identities, Verify: verifier.Verify, Timeout: cfg.RequestTimeout, Metrics: metrics, Log: log})
 }
 
 // beside runs functions in goroutines of their own, until the function that it returns ends their context, and waits for
@@ -155,31 +166,38 @@ func follow(ctx context.Context, identities *iam.Service, log *slog.Logger) {
 	}
 }
 
-// listenAndServe serves the API and the admin endpoints, each on its listener, until ctx ends, and drains them.
-func listenAndServe(ctx context.Context, cfg *config, servers []*http.Server, log *slog.Logger) error {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", cfg.Listen)
+// handlers are those of the listeners.
+type handlers struct {
+	api, admin, socket http.Handler
+	// tls is how the API is served over TLS; nil for plain HTTP.
+	tls *tls.Config
+}
+
+// listenAndServe serves all listeners until ctx ends and drains them.
+func listenAndServe(ctx context.Context, cfg *config, handlers handlers, log *slog.Logger) error {
+	listeners, err := listen(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	adminListener, err := config.Listen(ctx, "tcp", cfg.AdminListen)
-	if err != nil {
-		return joinClose(err, listener.Close)
-	}
-	drained := &drainable{Handler: servers[0].Handler}
-	servers[0].Handler = drained
-	failed := make(chan error, len(servers))
-	go func() { // both end with Shutdown
-		if servers[0].TLSConfig != nil {
-			failed <- servers[0].ServeTLS(listener, "", "")
-			return
-		}
-		failed <- servers[0].Serve(listener)
-	}()
-	go func() { failed <- servers[1].Serve(adminListener) }()
-	log.Info("serving", "listen", listener.Addr().String(), "adminListen", adminListener.Addr().String(), "version", version)
 	if cfg.Dev != nil {
-		if err := cfg.Dev.announce(cfg, endpoint(listener.Addr(), cfg.TLS != nil)); err != nil {
+		cfg.Dev.endpoint, cfg.Dev.region = endpoint(listeners[0].Addr(), handlers.tls != nil), slices.Sorted(maps.Keys(cfg.Regions))[0]
+	}
+	drained := &drainable{Handler: handlers.api}
+	var servers []*http.Server
+	failed := make(chan error, len(listeners))
+	for i, handler := range []http.Handler{drained, handlers.admin, handlers.socket}[:len(listeners)] {
+		server := newHTTPServer(handler, log)
+		servers = append(servers, server)
+		serve := func() error { return server.Serve(listeners[i]) }
+		if i == 0 && handlers.tls != nil {
+			server.TLSConfig = handlers.tls
+			serve = func() error { return server.ServeTLS(listeners[0], "", "") }
+		}
+		go func() { failed <- serve() }() // ends with Shutdown
+	}
+	log.Info("serving", "listen", listeners[0].Addr().String(), "adminListen", listeners[1].Addr().String(), "adminSocket", cfg.AdminSocket, "version", version)
+	if cfg.Dev != nil {
+		if err := cfg.Dev.announce(); err != nil {
 			log.Error("announcing the server", "error", err)
 		}
 	}
@@ -187,10 +205,33 @@ func listenAndServe(ctx context.Context, cfg *config, servers []*http.Server, lo
 	case err = <-failed:
 	case <-ctx.Done():
 		log.Info("draining")
-		err = listener.Close()
+		err = listeners[0].Close()
 		drained.sayLast()
 	}
 	return errors.Join(err, shutdown(servers, cfg.DrainTimeout))
+}
+
+// listen opens the listeners of the API and of the administrative endpoints, and the admin socket if there is to be one.
+func listen(ctx context.Context, cfg *config) (listeners []net.Listener, err error) {
+	var config net.ListenConfig
+	tcp := func(address string) func() (net.Listener, error) {
+		return func() (net.Listener, error) { return config.Listen(ctx, "tcp", address) }
+	}
+	open := []func() (net.Listener, error){tcp(cfg.Listen), tcp(cfg.AdminListen)}
+	if cfg.AdminSocket != "" {
+		open = append(open, func() (net.Listener, error) { return listenAdminSocket(ctx, cfg.AdminSocket) })
+	}
+	for _, one := range open {
+		listener, err := one()
+		if err != nil {
+			for _, opened := range listeners {
+				err = joinClose(err, opened.Close)
+			}
+			return nil, err
+		}
+		listeners = append(listeners, listener)
+	}
+	return listeners, nil
 }
 
 // endpoint is the URL of an address for clients on this machine.

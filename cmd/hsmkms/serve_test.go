@@ -62,7 +62,7 @@ func BenchmarkHandler(b *testing.B) {
 	identities, err := iam.New(iam.Config{Store: st, Vault: hsm.Vault{Token: plainToken{}}})
 	require.NoError(b, err)
 	var access aws.Credentials
-	require.NoError(b, identities.CreateAccount(b.Context(), "111122223333", func(key iam.AccessKey) error {
+	require.NoError(b, identities.CreateAccount(b.Context(), "111122223333", func(key iam.RootKey) error {
 		access = aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: string(key.Secret)}
 		return nil
 	}))

@@ -142,7 +142,7 @@ var forgedRequests = []forgedRequest{
 		code: unrecognized, message: textBadToken},
 	{name: "an access key of other characters", sign: func(how *signing) { how.credentials.AccessKeyID = "AKIA-." }, code: unrecognized, message: textBadToken},
 	{name: "a session token", sign: func(how *signing) { how.credentials.SessionToken = "token" }, code: unrecognized, message: textBadToken},
-	{name: "a session token added", after: set("X-Amz-Security-Token", ""), code: unrecognized, message: textBadToken},
+	{name: "a session token added", after: set("X-Amz-Security-Token", ""), code: invalidSign, message: "'X-Amz-Security-Token' must be a 'SignedHeader' in the AWS Authorization."},
 }
 
 // noon keeps a request that is changed by a second within the same day.
