@@ -83,6 +83,12 @@ func (c *Cache[T]) Get(ctx context.Context, key string) (record T, found bool, e
 	if found {
 		return record, true, nil
 	}
+	return c.fill(ctx, key, changes)
+}
+
+// fill reads a record, and keeps it unless something has changed since changes was read. It is apart from Get, whose
+// variables would otherwise be allocated for its closure.
+func (c *Cache[T]) fill(ctx context.Context, key string, changes uint64) (record T, found bool, err error) {
 	err = c.store.View(ctx, func(r Reader) error {
 		record, found, err = c.load(r, key)
 		return err

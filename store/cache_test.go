@@ -151,3 +151,57 @@ func TestCacheFollowsOthers(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 }
+
+// TestJoin keeps what was made of several records until one of them changes: for one key, or for all.
+func TestJoin(t *testing.T) {
+	s := &counting{Store: open(t)}
+	put(t, s, "n/all", "100")
+	put(t, s, "n/1", "1")
+	put(t, s, "n/2", "2")
+	sum := func(r store.Reader, key string) (int, bool, error) {
+		value, found, err := r.Get("n/" + key)
+		if err != nil || !found {
+			return 0, false, err
+		}
+		all, _, err := r.Get("n/all")
+		if err != nil {
+			return 0, false, err
+		}
+		a, err := number(all)
+		if err != nil {
+			return 0, false, err
+		}
+		b, err := number(value)
+		return a + b, true, err
+	}
+	stale := func(changed string) (string, bool) {
+		switch changed {
+		case "n/all":
+			return "", true
+		case "n/3":
+			return "", false
+		}
+		return changed[len("n/"):], false
+	}
+	c, err := store.NewJoin(s, "n/", 10, sum, stale)
+	require.NoError(t, err)
+	requireRecord(t, c, "1", 101)
+	requireRecord(t, c, "2", 102)
+	require.Equal(t, 2, s.views)
+	requireRecord(t, c, "1", 101)
+	require.Equal(t, 2, s.views)
+	require.Zero(t, testing.AllocsPerRun(10, func() { _, _, _ = c.Get(t.Context(), "1") }))
+
+	put(t, s, "n/1", "5")
+	c.Forget("n/1", "n/3", "other")
+	requireRecord(t, c, "1", 105)
+	requireRecord(t, c, "2", 102)
+	require.Equal(t, 3, s.views, "the other was kept")
+	put(t, s, "n/all", "200")
+	c.Forget("n/all")
+	requireRecord(t, c, "1", 205)
+	requireRecord(t, c, "2", 202)
+	_, found, err := c.Get(t.Context(), "9")
+	require.NoError(t, err)
+	require.False(t, found)
+}

@@ -1,0 +1,103 @@
+package kmstest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
+	"github.com/stretchr/testify/require"
+)
+
+// Someone is an identity that sends requests to a server, with an AWS SDK client for each API. The clients do not retry.
+type Someone struct {
+	aws.Credentials
+	KMS *kms.Client
+	IAM *iam.Client
+	STS *sts.Client
+}
+
+// As gives the clients of an identity, by its credentials.
+func (s *Server) As(c aws.Credentials) Someone {
+	endpoint := aws.String(s.Endpoint)
+	credentials := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return c, nil })
+	return Someone{
+		Credentials: c,
+		KMS:         kms.New(kms.Options{Region: Region, BaseEndpoint: endpoint, Credentials: credentials, Retryer: aws.NopRetryer{}, HTTPClient: httpClient}),
+		IAM:         iam.New(iam.Options{Region: Region, BaseEndpoint: endpoint, Credentials: credentials, Retryer: aws.NopRetryer{}, HTTPClient: httpClient}),
+		STS:         sts.New(sts.Options{Region: Region, BaseEndpoint: endpoint, Credentials: credentials, Retryer: aws.NopRetryer{}, HTTPClient: httpClient}),
+	}
+}
+
+// Root is the root user of Account.
+func (s *Server) Root() Someone { return s.As(s.Credentials()) }
+
+// NewUser makes a user of Account with an inline policy, "" for none, and gives its clients.
+func (s *Server) NewUser(t testing.TB, name, policy string) Someone {
+	t.Helper()
+	root := s.Root()
+	_, err := root.IAM.CreateUser(t.Context(), &iam.CreateUserInput{UserName: &name})
+	require.NoError(t, err)
+	if policy != "" {
+		_, err = root.IAM.PutUserPolicy(t.Context(), &iam.PutUserPolicyInput{UserName: &name, PolicyName: aws.String("own"), PolicyDocument: &policy})
+		require.NoError(t, err)
+	}
+	out, err := root.IAM.CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{UserName: &name})
+	require.NoError(t, err)
+	return s.As(aws.Credentials{AccessKeyID: *out.AccessKey.AccessKeyId, SecretAccessKey: *out.AccessKey.SecretAccessKey})
+}
+
+// Session gives the clients of temporary credentials.
+func (s *Server) Session(c *ststypes.Credentials) Someone {
+	return s.As(aws.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken})
+}
+
+// IAMARN gives the ARN of something of Account in IAM, such as user/alice.
+func IAMARN(resource string) string { return "arn:aws:iam::" + Account + ":" + resource }
+
+// Statement makes a policy of one statement. Of the elements, those that are "" are left out.
+func Statement(effect, principal, action, resource string) string {
+	text := `{"Version":"2012-10-17","Statement":[{"Effect":"` + effect + `","Action":"` + action + `"`
+	if principal != "" {
+		text += `,"Principal":{"AWS":"` + principal + `"}`
+	}
+	if resource != "" {
+		text += `,"Resource":"` + resource + `"`
+	}
+	return text + "}]}"
+}
+
+// PostForm makes a signed request of the query protocol and sends it. The pairs are names and values in turn; the signature
+// is for a service.
+func (s *Server) PostForm(t testing.TB, c aws.Credentials, service string, pairs ...string) Answer {
+	t.Helper()
+	form := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		form.Add(pairs[i], pairs[i+1])
+	}
+	return s.PostBody(t, c, service, "application/x-www-form-urlencoded", form.Encode())
+}
+
+// PostBody makes a signed request with a body of any kind and sends it.
+func (s *Server) PostBody(t testing.TB, c aws.Credentials, service, contentType, body string, edits ...func(*http.Request)) Answer {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.Endpoint+"/", bytes.NewReader([]byte(body)))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", contentType)
+	for _, edit := range edits {
+		edit(r)
+	}
+	digest := sha256.Sum256([]byte(body))
+	require.NoError(t, v4.NewSigner().SignHTTP(t.Context(), c, r, hex.EncodeToString(digest[:]), service, Region, time.Now()))
+	return s.Send(t, r)
+}
