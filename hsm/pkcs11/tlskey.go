@@ -45,16 +45,21 @@ func RequestCertificate(path string, cfg TokenConfig, label string, kind hsm.Key
 		return nil, false, fmt.Errorf("opening token %q: %w", cfg.Label, err)
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	signer, err := client.FindKeyPair(nil, []byte(label))
-	if err != nil {
+	signers, err := client.FindKeyPairs(nil, []byte(label))
+	switch {
+	case err != nil:
 		return nil, false, fmt.Errorf("looking for key pair %q: %w", label, err)
-	}
-	if made = signer == nil; made {
-		if signer, err = makeSigner(client, label, kind); err != nil {
+	case len(signers) > 1:
+		return nil, false, fmt.Errorf("looking for key pair %q: there are %d of this label", label, len(signers))
+	case len(signers) == 0:
+		made = true
+		signer, err := makeSigner(client, label, kind)
+		if err != nil {
 			return nil, false, fmt.Errorf("making key pair %q: %w", label, err)
 		}
+		signers = append(signers, signer)
 	}
-	if request, err = x509.CreateCertificateRequest(rand.Reader, template, signer); err != nil {
+	if request, err = x509.CreateCertificateRequest(rand.Reader, template, signers[0]); err != nil {
 		return nil, made, fmt.Errorf("signing certificate request: %w", err)
 	}
 	return request, made, nil
