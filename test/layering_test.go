@@ -19,6 +19,7 @@ const module = "hsmkms"
 // anything.
 var mayImport = map[string][]string{
 	"policy":          {},
+	"audit":           {},
 	"hsm":             {},
 	"store":           {},
 	"kms/ciphertext":  {},
