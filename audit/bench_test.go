@@ -3,6 +3,7 @@ package audit
 import (
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ func BenchmarkEncode(b *testing.B) {
 	var out []byte
 	last := Position{}
 	b.ReportAllocs()
+	spent := cpuTime(b)
 	for b.Loop() {
 		p := getPending()
 		if err := p.encode(v, nil); err != nil {
@@ -24,6 +26,7 @@ func BenchmarkEncode(b *testing.B) {
 		out, last = appendLine(out[:0], p.buf, nil, last)
 		putPending(p)
 	}
+	reportCPU(b, spent)
 	b.ReportMetric(float64(len(out)), "bytes/record")
 }
 
@@ -42,6 +45,7 @@ func benchmarkRecord(b *testing.B, every time.Duration, callers int) {
 	defer closeTrail(b, trail)
 	b.ReportAllocs()
 	b.ResetTimer()
+	spent := cpuTime(b)
 	var group sync.WaitGroup
 	for c := range callers {
 		group.Go(func() {
@@ -55,4 +59,19 @@ func benchmarkRecord(b *testing.B, every time.Duration, callers int) {
 		})
 	}
 	group.Wait()
+	reportCPU(b, spent)
+}
+
+// cpuTime is the processor time that this process has used, in user and system mode.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// reportCPU reports the processor time of an operation, which other processes on the machine do not change.
+func reportCPU(b *testing.B, since time.Duration) {
+	b.Helper()
+	b.ReportMetric(float64(cpuTime(b)-since)/float64(b.N), "cpu-ns/op")
 }
