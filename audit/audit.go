@@ -71,6 +71,16 @@ type Config struct {
 	Log *slog.Logger
 }
 
+func (c *Config) check() error {
+	switch {
+	case c.Dir == "" && len(c.Sinks) == 0:
+		return errors.New("there is neither a directory nor a sink")
+	case c.Sync < 0 && c.Sync != SyncAlways, c.FileSize < 0, c.CheckpointEvery < 0:
+		return errors.New("a size or a time is negative")
+	}
+	return nil
+}
+
 func (c *Config) setDefaults() {
 	if c.FileSize == 0 {
 		c.FileSize = 128 << 20
@@ -134,10 +144,10 @@ type Status struct {
 // New opens the trail in a directory, or begins one. What a killed process left behind the last whole record is set
 // aside in a file of its own, logged and recorded. The first record of the process is written before New returns.
 func New(ctx context.Context, cfg Config) (*Trail, error) {
-	cfg.setDefaults()
-	if cfg.Dir == "" && len(cfg.Sinks) == 0 {
-		return nil, errors.New("opening audit trail: there is neither a directory nor a sink")
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("opening audit trail: %w", err)
 	}
+	cfg.setDefaults()
 	t := &Trail{cfg: cfg, queue: make(chan *pending, queueLength), closing: make(chan struct{}), finished: make(chan struct{})}
 	for _, sink := range cfg.Sinks {
 		t.feeds = append(t.feeds, &feed{sink: sink, clock: cfg.Clock, keep: cfg.OnFailure == Continue})

@@ -121,7 +121,11 @@ func (f *files) undo(file *os.File) error {
 // ready gives the file to write to: one in which so many bytes have room, and of which all before is sound.
 func (f *files) ready(length int64, sequence uint64) (*os.File, error) {
 	file := f.current.Load()
-	if file == nil || f.gone.Load() {
+	if file == nil {
+		return f.begin(sequence)
+	}
+	if f.gone.Load() {
+		_ = file.Sync() // it may have been moved; it can't hold up what comes
 		return f.begin(sequence)
 	}
 	if f.dirty {

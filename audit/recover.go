@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,33 +16,38 @@ import (
 )
 
 // lineReader reads lines of bounded length.
-type lineReader struct{ r *bufio.Reader }
+type lineReader struct {
+	r    *bufio.Reader
+	long []byte // a line that is longer than the reader's buffer
+}
 
-func newLineReader(r io.Reader) *lineReader { return &lineReader{bufio.NewReaderSize(r, MaxLine)} }
+func newLineReader(r io.Reader) *lineReader { return &lineReader{r: bufio.NewReaderSize(r, 32<<10)} }
 
 // next gives the next line without its newline, and the number of bytes it takes with it. whole is false for a last line
 // without a newline. Of a line longer than MaxLine it gives the length alone. The text is valid until the next call. err
 // is io.EOF at the end, or that of the reader.
 func (l *lineReader) next() (text []byte, length int64, whole bool, err error) {
+	l.long = l.long[:0]
 	for {
 		part, err := l.r.ReadSlice('\n')
 		length += int64(len(part))
-		switch {
-		case err == nil:
-			if int64(len(part)) == length {
-				text = part[:len(part)-1]
+		if errors.Is(err, bufio.ErrBufferFull) {
+			if length <= MaxLine {
+				l.long = append(l.long, part...)
 			}
-			return text, length, true, nil
-		case errors.Is(err, bufio.ErrBufferFull):
 			continue
-		case errors.Is(err, io.EOF) && length > 0:
-			if int64(len(part)) == length {
-				text = part
-			}
-			return text, length, false, nil
-		default:
+		}
+		if err != nil && (!errors.Is(err, io.EOF) || length == 0) {
 			return nil, length, false, err
 		}
+		if length > MaxLine {
+			return nil, length, err == nil, nil
+		}
+		if text = part; len(l.long) > 0 {
+			l.long = append(l.long, part...)
+			text = l.long
+		}
+		return bytes.TrimSuffix(text, []byte{'\n'}), length, err == nil, nil
 	}
 }
 

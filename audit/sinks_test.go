@@ -133,6 +133,20 @@ func TestFailingSinksRefuseCallsAndGetEverythingLater(t *testing.T) {
 	require.Equal(t, lines(t, dir), sink.all())
 }
 
+// TestClosingWithoutASink looks that a sink that is down keeps the end of the trail out of nothing but itself.
+func TestClosingWithoutASink(t *testing.T) {
+	key, dir, sink := newTestKey(t), t.TempDir(), &testSink{}
+	trail := open(t, Config{Dir: dir, Sinks: []Sink{sink}, Signer: key.signer()})
+	record(t, trail, 0, 5)
+	sink.set(errSink, 0)
+	require.ErrorIs(t, trail.Record(t.Context(), reEncrypt(5)), errSink)
+	closeTrail(t, trail)
+	report := verify(t, key, dir)
+	require.Empty(t, report.Problems)
+	require.Empty(t, report.Notes)
+	require.Equal(t, uint64(6), report.Calls)
+}
+
 func TestSinksThatTakeSome(t *testing.T) {
 	sink := &testSink{}
 	f := &feed{sink: sink, clock: time.Now}

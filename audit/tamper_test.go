@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,7 +89,9 @@ func TestAnyByte(t *testing.T) {
 	key, dir := newTestKey(t), t.TempDir()
 	trail := open(t, Config{Dir: dir, Signer: key.signer(), CheckpointEvery: time.Hour})
 	waitSigned(t, trail, 1)
-	record(t, trail, 0, 2)
+	for range 2 {
+		require.NoError(t, trail.Record(t.Context(), &Event{EventName: "Encrypt"}))
+	}
 	closeTrail(t, trail)
 	path := paths(t, dir)[0]
 	text, err := os.ReadFile(path)
@@ -379,6 +382,34 @@ func TestGarbage(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = Verify(t.Context(), []string{dir}, VerifyOptions{PublicKeys: [][]byte{{1}}})
 	require.Error(t, err)
+}
+
+// TestLongLines reads lines around the size of the buffer and around MaxLine.
+func TestLongLines(t *testing.T) {
+	var text strings.Builder
+	lengths := []int{0, 1, 32<<10 - 2, 32<<10 - 1, 32 << 10, 64 << 10, MaxLine - 1, MaxLine, MaxLine + 1, 3}
+	for _, length := range lengths {
+		text.WriteString(strings.Repeat("x", length) + "\n")
+	}
+	text.WriteString("end")
+	lines := newLineReader(strings.NewReader(text.String()))
+	for _, want := range lengths {
+		got, length, whole, err := lines.next()
+		require.NoError(t, err)
+		require.True(t, whole)
+		require.Equal(t, int64(want+1), length)
+		if want >= MaxLine {
+			require.Nil(t, got)
+		} else {
+			require.Len(t, got, want)
+		}
+	}
+	got, _, whole, err := lines.next()
+	require.NoError(t, err)
+	require.False(t, whole)
+	require.Equal(t, "end", string(got))
+	_, _, _, err = lines.next()
+	require.ErrorIs(t, err, io.EOF)
 }
 
 // FuzzVerify has Verify read anything.

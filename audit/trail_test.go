@@ -75,6 +75,11 @@ func TestOneProcessWrites(t *testing.T) {
 
 	_, err = New(t.Context(), Config{})
 	require.ErrorContains(t, err, "neither a directory nor a sink")
+	for _, cfg := range []Config{{Sync: -2}, {FileSize: -1}, {CheckpointEvery: -1}} {
+		cfg.Dir = t.TempDir()
+		_, err = New(t.Context(), cfg)
+		require.ErrorContains(t, err, "negative")
+	}
 	_, err = New(t.Context(), Config{Dir: filepath.Join(dir, "none", "below")})
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = New(t.Context(), Config{Dir: t.TempDir(), Signer: Signer{Sign: newTestKey(t).signer().Sign, PublicKey: []byte("x")}})

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -40,7 +41,6 @@ var theEnd = place{at: math.MaxInt}
 // claim is that a record has a hash.
 type claim struct {
 	hash   Hash
-	what   string // is wrong if it does not
 	signer place  // of the checkpoint
 	by     uint64 // sequence of the checkpoint; 0 if the claim was given to Verify
 	seen   bool
@@ -85,13 +85,16 @@ func (v *verifier) note(p place, sequence uint64, format string, args ...any) {
 
 // collect checks the signatures of checkpoints and enters what they vouch for.
 func (v *verifier) collect(p place, text []byte, _ bool) {
-	l, err := parseLine(text)
-	if err != nil || len(v.keys) == 0 {
+	if len(v.keys) == 0 || !bytes.Contains(text, []byte(`,"checkpoint":{`)) {
 		return
+	}
+	l, err := parseLine(text)
+	if err != nil {
+		return // check tells about it
 	}
 	m, err := parseMark(l.mark)
 	if err != nil || m == nil || m.Checkpoint == nil {
-		return // check tells about a mark that cannot be read
+		return // check tells about it
 	}
 	i := slices.IndexFunc(v.keys, func(k *verifyKey) bool { return k.id == m.Checkpoint.KeyID })
 	if i < 0 {
@@ -105,7 +108,6 @@ func (v *verifier) collect(p place, text []byte, _ bool) {
 	}
 	v.report.Checkpoints++
 	c := claim{hash: position.Hash, signer: p, by: l.Sequence}
-	c.what = fmt.Sprintf("it is not the record that the checkpoint in record %d was signed for: this record, or one between it and the checkpoint before, was altered", l.Sequence)
 	v.wanted[position.Sequence] = append(v.wanted[position.Sequence], c)
 }
 
@@ -239,10 +241,14 @@ func (v *verifier) compare(p place, l *line) {
 	for i := range claims {
 		c := &claims[i]
 		c.seen = true
-		if c.hash != l.Hash {
-			v.problem(p, l.Sequence, "%s", c.what)
-		} else if c.by > 0 && l.Sequence > v.signed.Sequence {
+		switch {
+		case c.hash == l.Hash && c.by > 0 && l.Sequence > v.signed.Sequence:
 			v.signed = l.Position
+		case c.hash == l.Hash:
+		case c.by > 0:
+			v.problem(p, l.Sequence, "it is not the record that the checkpoint in record %d was signed for: this record, or one between it and the checkpoint before, was altered", c.by)
+		default:
+			v.problem(p, l.Sequence, "it is not the record that was expected here")
 		}
 	}
 }

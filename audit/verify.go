@@ -90,7 +90,7 @@ func Verify(ctx context.Context, paths []string, options VerifyOptions) (*Report
 		return nil, err
 	}
 	for _, p := range options.Positions {
-		v.wanted[p.Sequence] = append(v.wanted[p.Sequence], claim{hash: p.Hash, what: "it is not the record that was expected here", signer: theEnd})
+		v.wanted[p.Sequence] = append(v.wanted[p.Sequence], claim{hash: p.Hash, signer: theEnd})
 	}
 	// Checkpoints speak of records before them, so they are read first.
 	lines := newLineReader(nil)

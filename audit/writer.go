@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -20,6 +21,8 @@ type writer struct {
 	last  Position
 	lost  lostCalls
 	end   context.Context // of Close; set before closing is closed
+	// ending tells that no call waits any more, so that a sink that fails keeps nothing out of the files.
+	ending bool
 
 	// Buffers that are reused.
 	batch []*pending
@@ -139,10 +142,13 @@ func (w *writer) advance(last Position, batch []*pending) {
 	}
 }
 
+// refuses tells whether a sink that fails makes calls fail.
+func (w *writer) refuses() bool { return w.trail.cfg.OnFailure == Refuse && !w.ending }
+
 // flush hands the sinks what they did not take before.
 func (w *writer) flush() error {
 	for _, f := range w.trail.feeds {
-		if err := f.flush(); err != nil && w.trail.cfg.OnFailure == Refuse {
+		if err := f.flush(); err != nil && w.refuses() {
 			return err
 		}
 	}
@@ -165,7 +171,7 @@ func (w *writer) deliver() (err error) {
 		if dropped > 0 {
 			w.trail.cfg.Log.Error("audit: a sink lost records", "records", dropped, "upto", w.last.Sequence, "cause", problem)
 		}
-		if problem != nil && w.trail.cfg.OnFailure == Refuse {
+		if problem != nil && w.refuses() {
 			err = problem
 		}
 	}
@@ -215,13 +221,17 @@ func (w *writer) finish() {
 			more = false
 		}
 	}
+	w.ending = true
 	t.ended = w.write([]*pending{t.marked(&mark{Stop: &stopMark{}})})
 	if t.ended == nil && t.seal != nil {
 		w.sealEnd()
 	}
-	if err := t.release(); t.ended == nil {
-		t.ended = err
+	for _, f := range t.feeds {
+		if len(f.backlog) > 0 {
+			t.cfg.Log.Error("audit: a sink lacks the last records", "records", len(f.backlog), "cause", f.failure)
+		}
 	}
+	t.ended = errors.Join(t.ended, t.release())
 	t.cfg.Log.Info("audit: trail is closed", "last", t.Status().Last, "signed", t.Status().Signed)
 }
 
