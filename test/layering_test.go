@@ -20,6 +20,7 @@ const module = "hsmkms"
 var mayImport = map[string][]string{
 	"policy":          {},
 	"publickey":       {},
+	"audit":           {},
 	"hsm":             {},
 	"store":           {},
 	"kms/ciphertext":  {},

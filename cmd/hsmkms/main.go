@@ -28,7 +28,7 @@ func run() int {
 	signal.Ignore(syscall.SIGXFSZ) // a limit on the size of files is a full disk, not a reason to die
 	if err := root().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "hsmkms:", err)
-		return 1
+		return exitStatus(err)
 	}
 	return 0
 }
@@ -40,7 +40,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), initCommand(), accountCommand(), tokenCommand(), tlsCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), initCommand(), accountCommand(), tokenCommand(), tlsCommand(), auditCommand(), versionCommand())
 	return cmd
 }
 
