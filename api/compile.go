@@ -47,6 +47,8 @@ type node struct {
 	constraints
 	// hidden keeps values out of error texts: blobs and what the model calls sensitive.
 	hidden bool
+	// secret keeps values out of the audit trail: blobs and what the model calls sensitive.
+	secret bool
 	// bytes says that a string of an answer is held by bytes, which can be wiped.
 	bytes bool
 	// element is what a list holds: strings or structures.
@@ -125,7 +127,7 @@ func (m *model) join(r reference, t reflect.Type) (*node, error) {
 	if !k.fits(t) && !secret || k.kind == kindTimestamp && t != m.timestamp {
 		return nil, fmt.Errorf("%s cannot hold the %s %s", t, s.Type, r.Shape)
 	}
-	n := &node{kind: k.kind, constraints: newConstraints(s), hidden: s.Sensitive || k.kind == kindBlob, bytes: secret}
+	n := &node{kind: k.kind, constraints: newConstraints(s), hidden: s.Sensitive || k.kind == kindBlob, secret: s.Sensitive || k.kind == kindBlob || secret, bytes: secret}
 	switch k.kind {
 	case kindList:
 		err = m.joinList(n, s, t)

@@ -186,6 +186,7 @@ func newEndpoint[In, Out any](run func(context.Context, *Config, *exchange, *In)
 			if err := x.decode(d, in); err != nil {
 				return nil, err
 			}
+			x.input = in
 			out, err := run(ctx, cfg, x, in)
 			if err != nil {
 				return nil, err

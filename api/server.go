@@ -27,6 +27,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
+	"hsmkms/audit"
 	"hsmkms/auth"
 	"hsmkms/iam"
 	"hsmkms/kms"
@@ -45,7 +46,9 @@ type Config struct {
 	IAM *iam.Service
 	// Verify finds out who signed a request for one of some services; see auth.Verifier.
 	Verify func(ctx context.Context, r *http.Request, body []byte, services []string) (auth.Identity, error)
-	// Timeout bounds the work for one request; 0 means 10 seconds.
+	// Trail records a call, see audit.Trail; nil records none.
+	Trail func(ctx context.Context, e *audit.Event) error
+	// Timeout bounds the work for one request, and the time that its record takes; 0 means 10 seconds.
 	Timeout time.Duration
 	// Rand is the source of request ids; nil means crypto/rand.
 	Rand io.Reader
@@ -115,8 +118,10 @@ type exchange struct {
 	request kms.Request
 	body    []byte
 	form    *form // in the query protocol, once it is read
-	sent    int
-	err     error
+	// input is what the body was decoded to, a pointer to the operation's input, without the plaintext; nil until then.
+	input any
+	sent  int
+	err   error
 }
 
 // handle answers one request of the API.
@@ -171,6 +176,9 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 		return authError(err)
 	}
 	x.request.Caller, x.request.Region, x.request.Origin = identity.Caller, identity.Region, x
+	if s.cfg.Trail != nil {
+		x.request.Announce(s.cfg.Rand)
+	}
 	s.cfg.IAM.Used(identity.Caller.AccessKeyID, identity.Service, identity.Region)
 	if identity.Service == s.sts.name {
 		x.service = s.sts
@@ -180,6 +188,10 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 		return err
 	}
 	result, err := e.call(ctx, &s.cfg, x, e.decoder)
+	if unrecorded := s.trail(ctx, x, e, x.input, err); unrecorded != nil {
+		wipe(result)
+		return unrecorded
+	}
 	if err != nil {
 		return err
 	}
@@ -221,14 +233,19 @@ func acceptable(header string) bool {
 	return err == nil && (media == contentType || media == "application/x-amz-json-1.0")
 }
 
+// wipe wipes what is plaintext in the output of an operation.
+func wipe(result any) {
+	if w, ok := result.(wiper); ok {
+		w.Wipe()
+	}
+}
+
 // encode writes the output of an operation and wipes what of it was plaintext. Empty output is an empty body.
 func encode(out *bytes.Buffer, result any) error {
 	if _, empty := result.(*kms.Empty); empty {
 		return nil
 	}
-	if w, ok := result.(wiper); ok {
-		defer w.Wipe()
-	}
+	defer wipe(result)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(result); err != nil {

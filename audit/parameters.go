@@ -31,6 +31,8 @@ type Value struct {
 	list   []string
 	pairs  map[string]string
 	object Parameters
+	// objects is a list of them.
+	objects []Parameters
 }
 
 type kind uint8
@@ -44,6 +46,7 @@ const (
 	kindList
 	kindPairs
 	kindObject
+	kindObjects
 )
 
 // Text is a string.
@@ -73,6 +76,9 @@ func Pairs(pairs map[string]string) Value { return Value{kind: kindPairs, pairs:
 // Object is an object within an object.
 func Object(members Parameters) Value { return Value{kind: kindObject, object: members} }
 
+// Objects is a list of objects. It is not copied.
+func Objects(list []Parameters) Value { return Value{kind: kindObjects, objects: list} }
+
 func (e *encoder) object(members Parameters) {
 	e.raw("{")
 	for i := range members {
@@ -98,9 +104,22 @@ func (e *encoder) value(v *Value) {
 		e.pairs(v.pairs)
 	case kindObject:
 		e.object(v.object)
+	case kindObjects:
+		e.objects(v.objects)
 	case kindNull:
 		e.raw("null")
 	}
+}
+
+func (e *encoder) objects(list []Parameters) {
+	e.raw("[")
+	for i := range list {
+		if i > 0 {
+			e.raw(",")
+		}
+		e.object(list[i])
+	}
+	e.raw("]")
 }
 
 func (e *encoder) list(list []string) {

@@ -14,12 +14,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 	"unique"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"hsmkms/audit"
 	"hsmkms/hsm"
 	"hsmkms/policy"
 	"hsmkms/store"
@@ -171,6 +173,43 @@ type Request struct {
 	Region string
 	// Keys collects the ARNs of the keys that the request was found to be about, for the log and the audit trail.
 	Keys []string
+
+	// events are the audit records that there will be of this request, if Announce was called: one for each account concerned.
+	events []audit.Recipient
+	random io.Reader
+}
+
+// Announce says that this request will be recorded in an audit trail, with ids that random makes.
+func (r *Request) Announce(random io.Reader) { r.random = random }
+
+// event gives the id of this request's audit record for an account; "" if there will be none.
+func (r *Request) event(account string) string {
+	if r.random == nil {
+		return ""
+	}
+	if len(r.events) == 0 && account != r.Caller.Account {
+		r.event(r.Caller.Account) // which comes first
+	}
+	for i := range r.events {
+		if r.events[i].AccountID == account {
+			return r.events[i].EventID
+		}
+	}
+	id, err := audit.NewID(r.random)
+	if err != nil {
+		return "" // the trail makes one
+	}
+	r.events = append(r.events, audit.Recipient{AccountID: account, EventID: id})
+	return id
+}
+
+// Recipients gives the accounts that this request concerns: the caller's first, and those of the keys that it was about.
+func (r *Request) Recipients() []audit.Recipient {
+	r.event(r.Caller.Account)
+	for _, arn := range r.Keys {
+		r.event(strings.SplitN(arn, ":", 6)[4])
+	}
+	return r.events
 }
 
 // region gives the Region of a request.

@@ -40,7 +40,9 @@ func (s *Service) GetKeyLastUsage(ctx context.Context, r *Request, in *GetKeyLas
 	created := Timestamp{key.Created}
 	out := &GetKeyLastUsageOutput{KeyCreationDate: &created, KeyId: key.ID, KeyLastUsage: &KeyLastUsageData{}, TrackingStartDate: &created}
 	if !last.At.IsZero() {
-		out.KeyLastUsage = &KeyLastUsageData{KmsRequestId: last.RequestID, Operation: last.Operation, Timestamp: &Timestamp{last.At}}
+		out.KeyLastUsage = &KeyLastUsageData{
+			CloudTrailEventId: last.EventID, KmsRequestId: last.RequestID, Operation: last.Operation, Timestamp: &Timestamp{last.At},
+		}
 	}
 	return out, nil
 }

@@ -26,6 +26,8 @@ type usage struct {
 	Operation string    `json:"operation"`
 	At        time.Time `json:"at"`
 	RequestID string    `json:"requestId,omitempty"`
+	// EventID is that of the key's account in the audit trail.
+	EventID string `json:"eventId,omitempty"`
 }
 
 // usedKey names a key among all Regions.
@@ -53,7 +55,7 @@ func newUses(s *Service) *uses {
 func (u *uses) used(r *Request, key *Key) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.fresh[usedKey{key.Region, key.ID}] = usage{r.Operation, u.s.cfg.Clock().UTC(), r.ID}
+	u.fresh[usedKey{key.Region, key.ID}] = usage{r.Operation, u.s.cfg.Clock().UTC(), r.ID, r.event(key.Account)}
 }
 
 // last gives the last use of a key that this server or the store knows of; a zero one if there is none. A use by another

@@ -28,8 +28,8 @@ var mayImport = map[string][]string{
 	"iam":             {"policy", "store"},
 	"hsm/pkcs11":      {"hsm", "publickey"},
 	"store/bolt":      {"store"},
-	"kms":             {"policy", "publickey", "hsm", "store", "kms/ciphertext"},
-	"api":             {"kms", "auth", "iam", "hsm", "policy"},
+	"kms":             {"audit", "policy", "publickey", "hsm", "store", "kms/ciphertext"},
+	"api":             {"audit", "kms", "auth", "iam", "hsm", "policy"},
 	"hsm/hsmtest":     {"hsm"},
 	"store/storetest": {"store"},
 }
