@@ -297,7 +297,7 @@ func (t *Trail) Status() Status {
 // hangs, Close returns its error and leaves the rest to the end of the process.
 func (t *Trail) Close(ctx context.Context) error {
 	t.once.Do(func() {
-		t.writer.end = ctx
+		t.writer.endWith(ctx)
 		close(t.closing)
 	})
 	select {

@@ -40,8 +40,9 @@ func TestParameters(t *testing.T) {
 		{"pairs", Pairs(map[string]string{"b\t": "2", "a": "1"})}, {"nothing", Pairs(nil)},
 		{"object", Object(Parameters{{"in", Int(1)}, {"ner", Object(nil)}})},
 	})
-	require.Equal(t, `{"text":"a\n\"b\"","number":-7,"yes":true,"no":false,"null":null,"time":"2026-01-02T03:05:06Z",`+
-		`"list":["b","a"],"none":[],"pairs":{"a":"1","b\t":"2"},"nothing":{},"object":{"in":1,"ner":{}}}`, string(e.buf))
+	want := `{"text":"a\n\"b\"","number":-7,"yes":true,"no":false,"null":null,"time":"2026-01-02T03:05:06Z",` +
+		`"list":["b","a"],"none":[],"pairs":{"a":"1","b\t":"2"},"nothing":{},"object":{"in":1,"ner":{}}}`
+	require.Equal(t, want, string(e.buf), "byte by byte")
 	require.True(t, json.Valid(e.buf))
 }
 

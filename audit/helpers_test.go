@@ -36,7 +36,7 @@ func newTestKey(t testing.TB) *testKey {
 }
 
 func (k *testKey) signer() Signer {
-	return Signer{PublicKey: k.public, Sign: func(ctx context.Context, digest []byte) ([]byte, error) {
+	return Signer{PublicKey: k.public, Sign: func(_ context.Context, digest []byte) ([]byte, error) {
 		if err := k.fail.Load(); err != nil {
 			return nil, *err
 		}

@@ -210,8 +210,8 @@ func TestTheTrailIsFoundInOlderFiles(t *testing.T) {
 func TestKilledProcessesAreNoted(t *testing.T) {
 	key, dir := newTestKey(t), t.TempDir()
 	trail := open(t, Config{Dir: dir, Signer: key.signer(), CheckpointEvery: time.Hour})
-	record(t, trail, 0, 5)
 	waitSigned(t, trail, 1)
+	record(t, trail, 0, 5)
 	require.NoError(t, trail.files.lock.Close())
 	trail.files.lock = nil
 	again := open(t, Config{Dir: dir, Signer: key.signer()})

@@ -28,9 +28,10 @@ func newEvidence(t *testing.T, key *testKey) *evidence {
 		trail := open(t, Config{Dir: dir, Signer: key.signer(), FileSize: 6000, Clock: clock.now, CheckpointRecords: 3, CheckpointEvery: time.Hour})
 		waitSigned(t, trail, 1)
 		for j := range 6 {
+			before := trail.Status().Last.Sequence
 			record(t, trail, 10*i+j, 10*i+j+1)
-			if j == 2 {
-				waitSigned(t, trail, trail.Status().Last.Sequence)
+			if j == 2 { // the third call, for which a checkpoint is due
+				waitSigned(t, trail, before+1)
 			}
 		}
 		closeTrail(t, trail)

@@ -20,7 +20,7 @@ type writer struct {
 	trail *Trail
 	last  Position
 	lost  lostCalls
-	end   context.Context // of Close; set before closing is closed
+	end   context.Context // of Close
 	// ending tells that no call waits any more, so that a sink that fails keeps nothing out of the files.
 	ending bool
 
@@ -36,6 +36,9 @@ type lostCalls struct {
 	records  uint64
 	from, to time.Time
 }
+
+// endWith bounds the time for the last signature. It is called before closing is closed.
+func (w *writer) endWith(ctx context.Context) { w.end = ctx }
 
 func (w *writer) run() {
 	defer close(w.trail.finished)
