@@ -41,6 +41,13 @@ func (s *Signer) Public() crypto.PublicKey { return s.public }
 // Sign signs a digest by SHA-256, SHA-384 or SHA-512. RSA signs in the form of PKCS #1 v1.5, or, with rsa.PSSOptions, in that of
 // PSS with a salt as long as the hash. The token is the source of randomness.
 func (s *Signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+	defer cancel()
+	return s.SignDigest(ctx, digest, opts)
+}
+
+// SignDigest is Sign for as long as ctx allows, whatever the timeout.
+func (s *Signer) SignDigest(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	algorithm, err := s.algorithm(opts)
 	if err != nil {
 		return nil, err
@@ -48,8 +55,6 @@ func (s *Signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	if len(digest) != opts.HashFunc().Size() {
 		return nil, fmt.Errorf("a digest of %d bytes is none by %s", len(digest), opts.HashFunc())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
-	defer cancel()
 	return s.token.Sign(ctx, Signing{Key: s.key, Algorithm: algorithm, Input: digest})
 }
 

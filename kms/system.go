@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"hsmkms/hsm"
 	"hsmkms/store"
@@ -13,10 +14,12 @@ import (
 // The service's own keys on the token are recorded in the store under:
 //
 //	system/vault             vaultRecord: the key that seals the service's secrets
+//	system/audit             vaultRecord: the key pair that signs the audit trail
 //	system/domain/<region>   hsm.KeyRef: the key under which the Region's wrapped key material lies
 const (
 	systemPrefix = "system/"
 	vaultKey     = systemPrefix + "vault"
+	auditKey     = systemPrefix + "audit"
 	domainPrefix = systemPrefix + "domain/"
 )
 
@@ -34,6 +37,34 @@ func InitVault(ctx context.Context, st store.Store, region string, token hsm.Tok
 		return vaultRecord{Region: region, Key: ref}
 	})
 }
+
+// InitAudit makes the key pair that signs the audit trail on the token of a Region, unless there is one, or the token can't carry
+// it.
+func InitAudit(ctx context.Context, st store.Store, region string, token hsm.Token) error {
+	err := initKey(ctx, st, auditKey, token, hsm.KeyRequest{Kind: hsm.P256Sign, Label: auditKey}, func(ref hsm.KeyRef) any {
+		return vaultRecord{Region: region, Key: ref}
+	})
+	if hsm.ClassOf(err) == hsm.Unsupported {
+		return nil
+	}
+	return err
+}
+
+// AuditSigner gives the signer of the audit trail. It fails with ErrNotInitialized if there is none.
+func AuditSigner(ctx context.Context, st store.Store, tokens map[string]hsm.Token) (*hsm.Signer, error) {
+	var record vaultRecord
+	if err := loadSystem(ctx, st, auditKey, &record); err != nil {
+		return nil, fmt.Errorf("finding the key of the audit trail: %w", err)
+	}
+	token, ok := tokens[record.Region]
+	if !ok {
+		return nil, fmt.Errorf("the key of the audit trail is on the token of Region %s, which is not configured", record.Region)
+	}
+	return hsm.NewSigner(token, record.Key, signTimeout)
+}
+
+// signTimeout bounds a signature of the service's own.
+const signTimeout = 10 * time.Second
 
 // InUse tells whether the store has keys on the token of a Region, the service's own included.
 func InUse(ctx context.Context, st store.Store, region string) (used bool, err error) {
@@ -223,6 +254,12 @@ func systemOwners(r store.Reader, region string) (map[hsm.KeyID]string, error) {
 		return nil, err
 	} else if found && vault.Region == region {
 		owners[vault.Key.ID] = vaultKey
+	}
+	var trail vaultRecord
+	if found, err := readSystem(r, auditKey, &trail); err != nil {
+		return nil, err
+	} else if found && trail.Region == region {
+		owners[trail.Key.ID] = auditKey
 	}
 	if found, err := readSystem(r, domainPrefix+region, &domain); err != nil {
 		return nil, err

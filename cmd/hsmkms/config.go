@@ -29,9 +29,10 @@ type config struct {
 	Module         moduleConfig            `yaml:"module"`
 	Regions        map[string]regionConfig `yaml:"regions"`
 	// Budget is how often key material may encrypt before the key is moved to fresh material; 0 means 2^31.
-	Budget uint64     `yaml:"encryptions_per_material"`
-	TLS    *tlsConfig `yaml:"tls"`
-	Dev    *devConfig `yaml:"dev"`
+	Budget uint64       `yaml:"encryptions_per_material"`
+	Audit  *auditConfig `yaml:"audit"`
+	TLS    *tlsConfig   `yaml:"tls"`
+	Dev    *devConfig   `yaml:"dev"`
 }
 
 type storeConfig struct {
@@ -129,6 +130,11 @@ func (c *config) check() error {
 		}
 		if err := region.check(); err != nil {
 			return fmt.Errorf("regions.%s: %w", name, err)
+		}
+	}
+	if c.Audit != nil {
+		if err := c.Audit.check(); err != nil {
+			return fmt.Errorf("audit: %w", err)
 		}
 	}
 	if c.TLS != nil {

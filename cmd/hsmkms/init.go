@@ -106,6 +106,9 @@ func initialize(ctx context.Context, cfg *config, prepare func(*rooms) error, ac
 		if err := kms.InitVault(ctx, rooms.store, name, rooms.tokens[name]); err != nil {
 			return err
 		}
+		if err := kms.InitAudit(ctx, rooms.store, name, rooms.tokens[name]); err != nil {
+			return err
+		}
 		if cfg.Regions[name].Home != homeWrapped {
 			continue
 		}

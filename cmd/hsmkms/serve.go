@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hsmkms/api"
+	"hsmkms/audit"
 	"hsmkms/auth"
 	"hsmkms/hsm"
 	"hsmkms/iam"
@@ -86,7 +87,12 @@ func serve(ctx context.Context, cfg *config) (err error) {
 		func(ctx context.Context) { takeStock(ctx, cfg, service, metrics, log) },
 		func(ctx context.Context) { reportImports(ctx, rooms, log) },
 	)()
-	handler, err := newHandler(cfg, service, identities, metrics, log)
+	trail, err := openTrail(ctx, cfg, rooms, metrics, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = joinClose(err, func() error { return closeTrail(ctx, trail) }) }()
+	handler, err := newHandler(cfg, service, identities, trail, metrics, log)
 	if err != nil {
 		return err
 	}
@@ -126,7 +132,7 @@ func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault
 // globalRegion is the Region that clients sign requests for when the service, as IAM, has none.
 const globalRegion = "us-east-1"
 
-func newHandler(cfg *config, service *kms.Service, identities *iam.Service, metrics *api.Metrics, log *slog.Logger) (http.Handler, error) {
+func newHandler(cfg *config, service *kms.Service, identities *iam.Service, trail *audit.Trail, metrics *api.Metrics, log *slog.Logger) (http.Handler, error) {
 	verifier, err := auth.New(auth.Config{
 		Regions: func(service, region string) bool {
 			_, ok := cfg.Regions[region]
@@ -145,7 +151,11 @@ func newHandler(cfg *config, service *kms.Service, identities *iam.Service, metr
 	if err != nil {
 		return nil, err
 	}
-	return api.NewServer(api.Config{KMS: service, IAM: identities, Verify: verifier.Verify, Timeout: cfg.RequestTimeout, Metrics: metrics, Log: log})
+	settings := api.Config{KMS: service, IAM: identities, Verify: verifier.Verify, Timeout: cfg.RequestTimeout, Metrics: metrics, Log: log}
+	if trail != nil {
+		settings.Trail = trail.Record
+	}
+	return api.NewServer(settings)
 }
 
 // beside runs functions in goroutines of their own, until the function that it returns ends their context, and waits for

@@ -67,7 +67,7 @@ func BenchmarkHandler(b *testing.B) {
 		return nil
 	}))
 	cfg := &config{Regions: map[string]regionConfig{"us-east-1": {}}, RequestTimeout: 10 * time.Second}
-	handler, err := newHandler(cfg, service, identities, api.NewMetrics(), slog.New(slog.NewJSONHandler(sink{}, nil)))
+	handler, err := newHandler(cfg, service, identities, nil, api.NewMetrics(), slog.New(slog.NewJSONHandler(sink{}, nil)))
 	require.NoError(b, err)
 
 	r := &kms.Request{Region: "us-east-1", Operation: "CreateKey", Caller: &policy.Caller{Principal: policy.Principal{

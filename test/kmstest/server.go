@@ -50,6 +50,8 @@ type Options struct {
 	Top []string
 	// Day is how long a day of a waiting or rotation period lasts, such as "10ms"; empty means 24 hours.
 	Day string
+	// NoAudit runs a server without an audit trail, for tests in which it could not write one, or too much of one.
+	NoAudit bool
 	// NoRace runs a server without the race detector even when the test has it: for measuring the server's memory,
 	// which the detector multiplies.
 	NoRace bool
@@ -224,6 +226,9 @@ regions:
 	text += "dev: {credentials_file: " + s.path("credentials") + ", env_file: " + s.path("aws.env")
 	if s.options.Day != "" {
 		text += ", day: " + s.options.Day
+	}
+	if !s.options.NoAudit {
+		text += "}\naudit: {path: " + s.path("audit") + ", file_size: 1GiB"
 	}
 	text += "}\n" + strings.Join(s.options.top(), "\n") + "\n"
 	return os.WriteFile(s.Config(), []byte(text), 0o600)
