@@ -31,7 +31,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 func fillDisk(t *testing.T, home string, size uint64) {
-	r := &rig{Server: kmstest.Start(t, kmstest.Options{Home: home})} // without the fault module, which writes too
+	r := &rig{Server: kmstest.Start(t, kmstest.Options{Home: home, NoAudit: true})} // without the fault module, which writes too
 	x, other := newSecret(t, r.Server, "kept"), r.NewKey(t)
 	named := body(t, map[string]any{"KeyId": x.key})
 	answer := r.Post(t, "CreateAlias", body(t, map[string]any{"AliasName": "alias/kept", "TargetKeyId": x.key}))

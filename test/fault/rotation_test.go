@@ -241,7 +241,7 @@ func TestRotationOnFullDisk(t *testing.T) {
 	for name, size := range map[string]uint64{"store": 8 << 10, "store and token": 0} {
 		t.Run(name, func(t *testing.T) {
 			eachHome(t, func(t *testing.T, home string) {
-				r := &rig{Server: kmstest.Start(t, kmstest.Options{Home: home})} // without the fault module, which writes too
+				r := &rig{Server: kmstest.Start(t, kmstest.Options{Home: home, NoAudit: true})} // without the fault module, which writes too
 				v := newVeteran(t, r.Server)
 				requireStockTaken(t, r.Server)
 				limitFiles(t, r.Server, size)
