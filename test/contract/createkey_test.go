@@ -203,14 +203,20 @@ func TestCreateKeySpecs(t *testing.T) {
 		for _, member := range []string{"KeySpec", "CustomerMasterKeySpec"} {
 			for _, spec := range enum(t, member) {
 				for _, usage := range enum(t, "KeyUsageType") {
+					if strings.HasPrefix(spec, "RSA_") && carried(spec, usage) {
+						continue // they take long to make: see TestKeySpecMetadata
+					}
 					answer := s.Post(t, "CreateKey", object(t, member, spec, "KeyUsage", usage))
 					switch {
 					case !slices.Contains(usages[spec], usage):
 						answer.RequireRefusal(t, "ValidationException", "KeyUsage "+usage+" is not compatible with KeySpec "+spec)
-					case spec == "SYMMETRIC_DEFAULT":
+					case spec == "SM2":
+						answer.RequireRefusal(t, "UnsupportedOperationException", "KeySpec SM2 is not supported.")
+					case carried(spec, usage):
 						require.Equal(t, http.StatusOK, answer.Status)
 					default:
-						answer.RequireRefusal(t, "UnsupportedOperationException", "KeySpec "+spec+" is not supported.")
+						answer.RequireRefusal(t, "UnsupportedOperationException",
+							"KeySpec "+spec+" with KeyUsage "+usage+" is not supported by the HSM token of this Region.")
 					}
 				}
 				if spec != "SYMMETRIC_DEFAULT" {

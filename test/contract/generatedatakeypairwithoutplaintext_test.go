@@ -1,0 +1,25 @@
+package contract
+
+import (
+	"testing"
+
+	"hsmkms/test/kmstest"
+)
+
+// TestGenerateDataKeyPairWithoutPlaintext makes key pairs of every spec: the private key is in the ciphertext alone.
+func TestGenerateDataKeyPairWithoutPlaintext(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		id := s.NewKey(t)
+		for _, spec := range pairsOf(t) {
+			q := request{blindDataKeyPair, members{"KeyId": id, "KeyPairSpec": spec, "EncryptionContext": members{"purpose": "test"}}}
+			want := members{"KeyId": kmstest.KeyARN(id), "KeyMaterialId": currentMaterial(t, s, id), "KeyPairSpec": spec}
+			blobs := requireMembers(t, q.requireSuccess(t, s), want, "PrivateKeyCiphertextBlob", "PublicKey")
+			requireHeader(t, blobs["PrivateKeyCiphertextBlob"], id, currentMaterial(t, s, id))
+			requirePair(t, spec, s.Decrypt(t, blobs["PrivateKeyCiphertextBlob"], map[string]string{"purpose": "test"}), blobs["PublicKey"])
+		}
+	})
+}
+
+func TestGenerateDataKeyPairWithoutPlaintextMembers(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) { testDataKeyPairMembers(t, s, blindDataKeyPair) })
+}
