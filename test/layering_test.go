@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"store/bolt":      {"store"},
 	"kms":             {"policy", "publickey", "hsm", "store", "kms/ciphertext"},
 	"api":             {"kms", "auth", "hsm", "policy"},
-	"hsm/hsmtest":     {"hsm"},
+	"hsm/hsmtest":     {"hsm", "publickey"},
 	"store/storetest": {"store"},
 }
 
