@@ -158,7 +158,7 @@ func listenAndServe(ctx context.Context, cfg *config, handler, admin http.Handle
 		return joinClose(err, listener.Close)
 	}
 	drained := &drainable{Handler: handler}
-	servers := []*http.Server{newHTTPServer(drained, log), newHTTPServer(admin, log)}
+	servers := []*http.Server{newHTTPServer(drained, cfg.RequestTimeout, log), newHTTPServer(admin, cfg.RequestTimeout, log)}
 	failed := make(chan error, len(servers))
 	go func() { failed <- servers[0].Serve(listener) }() // both end with Shutdown
 	go func() { failed <- servers[1].Serve(adminListener) }()
@@ -186,13 +186,14 @@ func endpoint(address net.Addr) string {
 	return "http://" + address.String()
 }
 
-// newHTTPServer bounds how long a client may take to send a request or to read an answer.
-func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+// newHTTPServer bounds how long a client may take to send a request or to read an answer. The time for the latter begins with
+// the request, and so has the work for it added.
+func newHTTPServer(handler http.Handler, work time.Duration, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      60 * time.Second,
+		WriteTimeout:      work + 50*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		// Otherwise net/http itself would answer OPTIONS *, with success.

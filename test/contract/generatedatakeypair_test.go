@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -58,6 +59,9 @@ func TestGenerateDataKeyPair(t *testing.T) {
 		for _, id := range []string{s.NewKey(t), newMultiRegionKey(t, s)} {
 			context := map[string]string{"purpose": "test"}
 			for _, spec := range pairsOf(t) {
+				if strings.HasPrefix(id, "mrk-") && strings.HasPrefix(spec, "RSA_") {
+					continue // they take long to make
+				}
 				q := request{"GenerateDataKeyPair", members{"KeyId": id, "KeyPairSpec": spec, "EncryptionContext": context}}
 				want := members{"KeyId": kmstest.KeyARN(id), "KeyMaterialId": currentMaterial(t, s, id), "KeyPairSpec": spec}
 				blobs := requireMembers(t, q.requireSuccess(t, s), want, "PrivateKeyCiphertextBlob", "PrivateKeyPlaintext", "PublicKey")
@@ -101,8 +105,8 @@ func TestGenerateDataKeyPairReEncrypts(t *testing.T) {
 		q := request{"ReEncrypt", members{"CiphertextBlob": blob, "DestinationKeyId": s.NewKey(t)}}
 		moved := blobOf(t, q.requireSuccess(t, s), "CiphertextBlob")
 		require.True(t, bytes.Equal(private, s.Decrypt(t, moved, nil)))
-		q.with("DestinationKeyId", sharedKey(t, s, "RSA_4096", "ENCRYPT_DECRYPT")).with("DestinationEncryptionAlgorithm", "RSAES_OAEP_SHA_256").
-			requireRefusal(t, s, "ValidationException", "Algorithm RSAES_OAEP_SHA_256 and key spec RSA_4096 cannot encrypt data larger than 446 bytes.")
+		q.with("DestinationKeyId", sharedKey(t, s, "RSA_2048", "ENCRYPT_DECRYPT")).with("DestinationEncryptionAlgorithm", "RSAES_OAEP_SHA_256").
+			requireRefusal(t, s, "ValidationException", "Algorithm RSAES_OAEP_SHA_256 and key spec RSA_2048 cannot encrypt data larger than 190 bytes.")
 	})
 }
 

@@ -51,7 +51,7 @@ func run(m *testing.M) (code int) {
 }
 
 // slowKeys lets RSA keys take as long to make as they do on a machine under load.
-const slowKeys = "request_timeout: 60s"
+const slowKeys = "request_timeout: 120s"
 
 // end stops a server. It fails when the server died of a data race or the like, and when it logged an error: no test
 // sends anything that may make the server itself fail.
