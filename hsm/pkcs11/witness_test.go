@@ -69,12 +69,16 @@ func (w *witness) attributes(id hsm.KeyID) []hsmtest.Attributes {
 	require.NoError(w.t, err)
 	var all []hsmtest.Attributes
 	for _, object := range w.find(p11.NewAttribute(p11.CKA_ID, raw)) {
-		value, _ := w.ctx.GetAttributeValue(w.session, object, []*p11.Attribute{p11.NewAttribute(p11.CKA_VALUE, nil)})
+		readable := false
+		for _, secret := range []uint{p11.CKA_VALUE, p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT} {
+			value, _ := w.ctx.GetAttributeValue(w.session, object, []*p11.Attribute{p11.NewAttribute(secret, nil)})
+			readable = readable || len(value) > 0 && len(value[0].Value) > 0
+		}
 		all = append(all, hsmtest.Attributes{
 			Token:         w.boolean(object, p11.CKA_TOKEN),
 			Sensitive:     w.boolean(object, p11.CKA_SENSITIVE),
 			Extractable:   w.boolean(object, p11.CKA_EXTRACTABLE),
-			ValueReadable: len(value) > 0 && len(value[0].Value) > 0,
+			ValueReadable: readable,
 		})
 	}
 	return all
