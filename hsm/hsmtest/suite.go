@@ -55,10 +55,10 @@ type suite struct {
 	first, second hsm.KeyRef
 	// pairs are the key pairs to import under, made at first need.
 	pairs map[hsm.KeyKind]hsm.KeyRef
-	// made are the other keys that no test destroys, by kind, made at first need.
-	made map[hsm.KeyKind]hsm.KeyRef
 	// decrypters are the key pairs that decrypt, likewise.
 	decrypters map[hsm.KeyRequest]hsm.KeyRef
+	// made are the other keys that no test destroys, by kind, made at first need.
+	made map[hsm.KeyKind]hsm.KeyRef
 }
 
 // Run checks that a token keeps the contract of hsm.Token, in one home of key material. It leaves keys behind.
@@ -102,6 +102,10 @@ func Run(t *testing.T, cfg Config) {
 		{"ImportWrongMaterial", (*suite).testImportWrongMaterial},
 		{"ImportBadInput", (*suite).testImportBadInput},
 		{"ImportRefused", (*suite).testImportRefused},
+		{"ImportKinds", (*suite).testImportKinds},
+		{"ImportForms", (*suite).testImportForms},
+		{"ImportWrongKeys", (*suite).testImportWrongKeys},
+		{"ImportSpoiltKeys", (*suite).testImportSpoiltKeys},
 		{"Support", (*suite).testSupport},
 		{"Pairs", (*suite).testPairs},
 		{"PairsReopened", (*suite).testPairsReopened},
@@ -112,10 +116,6 @@ func Run(t *testing.T, cfg Config) {
 		{"DataPairs", (*suite).testDataPairs},
 		{"PairsConcurrency", (*suite).testPairsConcurrency},
 		{"PairDestroyedInUse", (*suite).testPairDestroyedInUse},
-		{"ImportKinds", (*suite).testImportKinds},
-		{"ImportForms", (*suite).testImportForms},
-		{"ImportWrongKeys", (*suite).testImportWrongKeys},
-		{"ImportSpoiltKeys", (*suite).testImportSpoiltKeys},
 		{"EndedContext", (*suite).testEndedContext},
 		{"Concurrency", (*suite).testConcurrency},
 		{"DestroyInUse", (*suite).testDestroyInUse},

@@ -36,14 +36,11 @@ func (t *Token) ImportKey(ctx context.Context, r hsm.ImportRequest) (hsm.Importe
 	if err := checkMaterial(r, public); err != nil {
 		return hsm.Imported{}, err
 	}
-	able, err := t.ability(ctx, r.Kind)
+	able, err := t.carries(ctx, r.Kind)
 	if err != nil {
 		return hsm.Imported{}, err
 	}
-	if len(able.Algorithms) == 0 {
-		return hsm.Imported{}, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token cannot carry keys of the kind %s", r.Kind)}
-	}
-	if !able.Wraps {
+	if kinds[r.Kind].proven() && !able.Wraps {
 		r.WrapUnder = ""
 	}
 	ref, id, err := t.name(r.Kind)
@@ -57,6 +54,18 @@ func (t *Token) ImportKey(ctx context.Context, r hsm.ImportRequest) (hsm.Importe
 		discard: func(s *session, made hsm.Imported) { _ = s.keys.destroy(s, made.Key) },
 	}
 	return do(ctx, t, &i.task)
+}
+
+// carries gives what the token was seen to do with keys of a kind, and fails if that is nothing.
+func (t *Token) carries(ctx context.Context, kind hsm.KeyKind) (ability, error) {
+	if !kinds[kind].proven() {
+		return ability{}, nil
+	}
+	able, err := t.ability(ctx, kind)
+	if err == nil && len(able.Algorithms) == 0 {
+		err = &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token cannot carry keys of the kind %s", kind)}
+	}
+	return able, err
 }
 
 // checkMaterial refuses what cannot be decrypted by its length or, as a number, by its size.
