@@ -104,6 +104,19 @@ func TestReEncryptTooLong(t *testing.T) {
 	}
 }
 
+// TestReEncryptNothing moves an empty plaintext of a key pair, which the token does not encrypt under a symmetric key: it is
+// refused, and not counted.
+func TestReEncryptNothing(t *testing.T) {
+	s := newService(t, failingToken{err: &hsm.Error{Class: hsm.BadInput}}, func(cfg *Config) { cfg.Budget = 2 })
+	put(t, s, newTestKey(firstKey, ofSpec("RSA_2048", EncryptDecrypt)), newTestKey(secondKey))
+	for range 10 {
+		out, err := reEncrypt(t, s, func(in *ReEncryptInput) {
+			in.SourceKeyId, in.SourceEncryptionAlgorithm = firstKey, hsm.OAEPWithSHA1
+		})
+		requireError(t, out, err, InvalidCiphertext, "")
+	}
+}
+
 // TestOperandMaterialLostMeanwhile has a key's material go after the request was judged.
 func TestOperandMaterialLostMeanwhile(t *testing.T) {
 	s := newService(t, failingToken{err: &hsm.Error{Class: hsm.KeyMissing}})
