@@ -93,6 +93,15 @@ const (
 	HMAC512 KeyKind = "HMAC_512"
 )
 
+// Kinds gives the kinds of keys that Support tells of, those first that are quickly tried.
+func Kinds() []KeyKind {
+	return []KeyKind{
+		AES256, HMAC224, HMAC256, HMAC384, HMAC512, P256Sign, P384Sign, P521Sign, Secp256k1Sign, Ed25519Sign, P256Derive, P384Derive, P521Derive,
+		MLDSA44Sign, MLDSA65Sign, MLDSA87Sign,
+		RSA2048Decrypt, RSA2048Sign, RSA3072Decrypt, RSA3072Sign, RSA4096Decrypt, RSA4096Sign,
+	}
+}
+
 // Algorithm is what a key does, by its name in the AWS API.
 type Algorithm string
 
