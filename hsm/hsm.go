@@ -107,9 +107,9 @@ type Algorithm string
 
 // The algorithms. OAEP uses its hash for MGF1 too, and no label; PSS likewise, with a salt as long as the hash.
 const (
-	SymmetricDefault Algorithm = "SYMMETRIC_DEFAULT" // AES-256-GCM; the empty Algorithm means it too
-	OAEPWithSHA1     Algorithm = "RSAES_OAEP_SHA_1"
-	OAEPWithSHA256   Algorithm = "RSAES_OAEP_SHA_256"
+	SymmetricDefault Algorithm = "SYMMETRIC_DEFAULT"  // AES-256-GCM; the empty Algorithm means it too
+	OAEPWithSHA1     Algorithm = "RSAES_OAEP_SHA_1"   //nolint:gosec // the name of an algorithm
+	OAEPWithSHA256   Algorithm = "RSAES_OAEP_SHA_256" //nolint:gosec // likewise
 
 	PSSWithSHA256   Algorithm = "RSASSA_PSS_SHA_256"
 	PSSWithSHA384   Algorithm = "RSASSA_PSS_SHA_384"
