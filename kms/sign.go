@@ -117,11 +117,11 @@ func newSigning(ref hsm.KeyRef, in *SignInput) (hsm.Signing, error) {
 	return signing, messageError(err, in.SigningAlgorithm, messageType)
 }
 
-// externalMu is the type of a message that is a message representative of ML-DSA, of muSize bytes: FIPS 204, section 6.2.
-const (
-	externalMu publickey.MessageType = "EXTERNAL_MU"
-	muSize                           = 64
-)
+// externalMu is the type of a message that is a message representative of ML-DSA: FIPS 204, section 6.2.
+const externalMu publickey.MessageType = "EXTERNAL_MU"
+
+// muSize is the length of such a message in bytes.
+const muSize = 64
 
 // checkMLDSA fails as the package publickey does for other algorithms.
 func checkMLDSA(messageType publickey.MessageType, message []byte) error {

@@ -33,7 +33,7 @@ func TestGenerateMac(t *testing.T) {
 			q := request{"GenerateMac", members{"KeyId": id, "MacAlgorithm": mac.algorithm}}
 			want := members{"KeyId": kmstest.KeyARN(id), "MacAlgorithm": mac.algorithm}
 			seen := map[string]bool{}
-			testMessage(t, s, q, func(t *testing.T, q request, message []byte) {
+			testMessage(t, s, q, func(t *testing.T, q request, _ []byte) {
 				first := requireMembers(t, q.requireSuccess(t, s), want, "Mac")["Mac"]
 				require.Len(t, first, mac.size)
 				require.Equal(t, first, blobOf(t, q.requireSuccess(t, s), "Mac"))

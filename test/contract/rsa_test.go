@@ -121,7 +121,7 @@ func TestRSAEncryptLimits(t *testing.T) {
 
 // TestRSADecryptForgeries decrypts what was not encrypted to the key with the algorithm: one answer to all of it.
 func TestRSADecryptForgeries(t *testing.T) {
-	eachOAEP(t, func(t *testing.T, s *kmstest.Server, id, spec, algorithm string, _ int) {
+	eachOAEP(t, func(t *testing.T, s *kmstest.Server, id, _, algorithm string, _ int) {
 		blob := encryptOutside(t, s, id, algorithm, []byte("plaintext"))
 		other := map[string]string{"RSAES_OAEP_SHA_1": "RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_256": "RSAES_OAEP_SHA_1"}[algorithm]
 		first, last := bytes.Clone(blob), bytes.Clone(blob)

@@ -83,7 +83,7 @@ func TestWycheproofHMAC(t *testing.T) {
 			"hmac_sha512_2*": "SHA-512/224 and SHA-512/256, which the API does not have",
 			"hmac_sm3_*":     "SM3, which the API does not have for HMAC",
 		},
-		Group: func(t *testing.T, file string, g macGroup) func(*testing.T, macCase) wycheproof.Outcome {
+		Group: func(_ *testing.T, file string, g macGroup) func(*testing.T, macCase) wycheproof.Outcome {
 			spec := "HMAC_" + strings.TrimSuffix(strings.TrimPrefix(file, "hmac_sha"), "_test.json")
 			mac := macAlgorithms[spec]
 			return func(t *testing.T, c macCase) wycheproof.Outcome {
@@ -146,7 +146,7 @@ func TestWycheproofECDH(t *testing.T) {
 		Acceptable: map[string]wycheproof.Decision{
 			"CompressedPublic": no, "InvalidAsn": no, "UnnamedCurve": no,
 		},
-		Group: func(t *testing.T, file string, g ecdhGroup) func(*testing.T, ecdhCase) wycheproof.Outcome {
+		Group: func(_ *testing.T, file string, g ecdhGroup) func(*testing.T, ecdhCase) wycheproof.Outcome {
 			curve := wycheproofCurves[g.Curve]
 			return func(t *testing.T, c ecdhCase) wycheproof.Outcome {
 				scalar := new(big.Int).SetBytes(c.Private).FillBytes(make([]byte, curve.size))
@@ -215,7 +215,7 @@ func TestWycheproofOAEP(t *testing.T) {
 		LeftOut: map[string]string{
 			"rsa_oaep_*_sha224_*": hashes, "rsa_oaep_*_sha384_*": hashes, "rsa_oaep_*_sha512_*": hashes, "rsa_oaep_*_sha256_mgf1sha1_*": hashes,
 		},
-		Group: func(t *testing.T, _ string, g rsaGroup) func(*testing.T, rsaCase) wycheproof.Outcome {
+		Group: func(_ *testing.T, _ string, g rsaGroup) func(*testing.T, rsaCase) wycheproof.Outcome {
 			algorithm := map[string]string{"SHA-1": "RSAES_OAEP_SHA_1", "SHA-256": "RSAES_OAEP_SHA_256"}[g.Hash]
 			spec, known := g.spec()
 			switch {
