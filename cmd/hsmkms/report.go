@@ -72,25 +72,27 @@ func reportKeysOf(ctx context.Context, region string, token hsm.Token, log *slog
 
 // reportImportsOf tells of one token, unless it fails.
 func reportImportsOf(ctx context.Context, region string, token hsm.Token, log *slog.Logger) bool {
-	routes, err := token.ImportRoutes(ctx, hsm.AES256)
+	reports, err := kms.ReportImports(ctx, token)
 	if err != nil {
 		if ctx.Err() == nil {
 			log.Error("trying out how the token imports key material", "region", region, "error", err)
 		}
 		return false
 	}
-	var unseen, seen []string
-	for _, wrap := range slices.Sorted(maps.Keys(routes)) {
-		if routes[wrap] == hsm.OnToken {
-			unseen = append(unseen, string(wrap))
-		} else {
-			seen = append(seen, string(wrap))
+	for _, report := range reports {
+		var unseen, seen []string
+		for _, wrap := range slices.Sorted(maps.Keys(report.Routes)) {
+			if report.Routes[wrap] == hsm.OnToken {
+				unseen = append(unseen, string(wrap))
+			} else {
+				seen = append(seen, string(wrap))
+			}
 		}
-	}
-	log.Info("importing key material", "region", region, "onToken", unseen)
-	if len(seen) > 0 {
-		log.Warn("the token cannot unwrap key material that is imported in these ways: this process does it; strict_on_token refuses them",
-			"region", region, "inProcess", seen)
+		log.Info("importing key material", "region", region, "keySpecs", report.Specs, "onToken", unseen)
+		if len(seen) > 0 {
+			log.Warn("the token cannot unwrap key material that is imported in these ways: this process does it; strict_on_token refuses them",
+				"region", region, "keySpecs", report.Specs, "inProcess", seen)
+		}
 	}
 	return true
 }

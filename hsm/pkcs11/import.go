@@ -147,7 +147,8 @@ func (i *importing) make(s *session) (made hsm.KeyRef, evidence []byte, err erro
 	return made, found.evidence, err
 }
 
-// settle makes the key of material that has proved to be one: an object of the token, or material wrapped under domain.
+// settle makes the key of material that has proved to be one: an object of the token, or material wrapped under domain. SoftHSM
+// fills up with zeros what it wraps, which does not change what an HMAC key does (RFC 2104, section 2).
 func (i *importing) settle(l *landing, domain, carrier p11.ObjectHandle, found identity) (hsm.KeyRef, error) {
 	s, ref := l.s, i.ref
 	ref.Public = found.public
