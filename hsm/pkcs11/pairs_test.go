@@ -141,10 +141,13 @@ func TestPairUnspecificFault(t *testing.T) {
 func TestPairHang(t *testing.T) {
 	r := newRig(t, options{drain: 20 * time.Millisecond})
 	for _, kind := range quickKinds {
-		use := r.use(r.generate(hsm.KeyRequest{Kind: kind}))
+		use, cold := r.use(r.generate(hsm.KeyRequest{Kind: kind})), r.generate(hsm.KeyRequest{Kind: hsm.AES256})
 		r.fault.Set("C_Sign hang=1", "C_DeriveKey hang=1")
 		requireBusy(t, use(soon(t)))
 		require.NoError(t, r.token.Check(t.Context()), "the other session serves on")
+		require.NotEmpty(t, r.objects(), "a search waits for nothing that hangs")
+		r.requireOpens(r.seal(cold, []byte("data")), []byte("data"))
+		require.NoError(t, r.token.DestroyKey(t.Context(), cold))
 		r.fault.Clear()
 		require.NoError(t, use(t.Context()))
 	}

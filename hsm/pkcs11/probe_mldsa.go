@@ -80,6 +80,11 @@ func (s *session) readMLDSA(spec string, object p11.ObjectHandle) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
+	return mldsaPublic(spec, value)
+}
+
+// mldsaPublic makes a SubjectPublicKeyInfo of the value of CKA_VALUE.
+func mldsaPublic(spec string, value []byte) ([]byte, error) {
 	i := slices.IndexFunc(mldsaSets, func(set mldsaSet) bool { return set.name == spec })
 	if len(value) != mldsaSets[i].publicSize {
 		return nil, &hsm.Error{Class: hsm.Failed, Function: "C_GenerateKeyPair", Cause: fmt.Errorf("a public key of %d bytes", len(value))}
