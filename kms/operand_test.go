@@ -205,6 +205,18 @@ func TestSignMLDSA(t *testing.T) {
 	requireError[Empty](t, nil, err, UnsupportedOperation, "Verification with the algorithm ML_DSA_SHAKE_256 is not supported.")
 }
 
+// TestSignMessageRepresentative asks a token for what PKCS#11 has no mechanism for.
+func TestSignMessageRepresentative(t *testing.T) {
+	s := newService(t, failingToken{err: &hsm.Error{Class: hsm.Unsupported}})
+	put(t, s, newTestKey(firstKey, ofSpec("ML_DSA_65", SignVerify)))
+	in := &SignInput{KeyId: firstKey, Message: make([]byte, 64), MessageType: externalMu, SigningAlgorithm: hsm.MLDSA}
+	out, err := s.Sign(t.Context(), newRequest("Sign"), in)
+	requireError(t, out, err, UnsupportedOperation, "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.")
+	in.MessageType = ""
+	_, err = s.Sign(t.Context(), newRequest("Sign"), in)
+	require.Equal(t, InternalError, TypeOf(err))
+}
+
 // TestSignEd25519ph signs a digest, which is hashed once more.
 func TestSignEd25519ph(t *testing.T) {
 	var got []hsm.Signing

@@ -41,6 +41,9 @@ func (s *Service) Sign(ctx context.Context, r *Request, in *SignInput) (*SignOut
 		return nil, dryRun()
 	}
 	signature, err := with.token.Sign(ctx, signing)
+	if signing.Mu && hsm.ClassOf(err) == hsm.Unsupported { // PKCS#11 has no mechanism for it
+		return nil, &Error{Type: UnsupportedOperation, Message: "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.", Cause: err}
+	}
 	if err != nil {
 		return nil, TokenError(s.lost(ctx, with.key, with.ref, err))
 	}
