@@ -82,7 +82,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 		service.Run,
 		func(ctx context.Context) { follow(ctx, identities, log) },
 		func(ctx context.Context) { takeStock(ctx, cfg, service, metrics, log) },
-		func(ctx context.Context) { reportImports(ctx, rooms, log) },
+		func(ctx context.Context) { reportTokens(ctx, rooms, log) },
 	)()
 	handler, err := newHandler(cfg, service, identities, metrics, log)
 	if err != nil {
@@ -90,7 +90,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	}
 	poolMetrics(metrics, rooms)
 	admin := api.NewAdmin(api.AdminConfig{Metrics: metrics, Ready: rooms.ready(), Log: log})
-	servers := []*http.Server{newHTTPServer(handler, log), newHTTPServer(admin, log)}
+	servers := []*http.Server{newHTTPServer(handler, cfg.RequestTimeout, log), newHTTPServer(admin, cfg.RequestTimeout, log)}
 	if cfg.TLS != nil {
 		certificates, err := newCertificates(ctx, cfg, rooms, log)
 		if err != nil {
@@ -205,13 +205,14 @@ func endpoint(address net.Addr, secure bool) string {
 	return scheme + address.String()
 }
 
-// newHTTPServer bounds how long a client may take to send a request or to read an answer.
-func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+// newHTTPServer bounds how long a client may take to send a request or to read an answer. The time for the latter begins with
+// the request, and so has the work for it added.
+func newHTTPServer(handler http.Handler, work time.Duration, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      60 * time.Second,
+		WriteTimeout:      work + 50*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		// Otherwise net/http itself would answer OPTIONS *, with success.

@@ -55,13 +55,15 @@ type suite struct {
 	first, second hsm.KeyRef
 	// pairs are the key pairs to import under, made at first need.
 	pairs map[hsm.KeyKind]hsm.KeyRef
+	// decrypters are the key pairs that decrypt, likewise.
+	decrypters map[hsm.KeyRequest]hsm.KeyRef
 	// made are the other keys that no test destroys, by kind, made at first need.
 	made map[hsm.KeyKind]hsm.KeyRef
 }
 
 // Run checks that a token keeps the contract of hsm.Token, in one home of key material. It leaves keys behind.
 func Run(t *testing.T, cfg Config) {
-	s := &suite{cfg: cfg, token: cfg.Open(t)}
+	s := &suite{cfg: cfg, token: cfg.Open(t), decrypters: map[hsm.KeyRequest]hsm.KeyRef{}}
 	if cfg.Wrapped {
 		s.domain = s.request(t, hsm.KeyRequest{Kind: hsm.AES256Wrap, Label: "domain"}).ID
 	}
@@ -80,6 +82,10 @@ func Run(t *testing.T, cfg Config) {
 		{"ReEncryptHomes", (*suite).testReEncryptHomes},
 		{"ReEncryptSource", (*suite).testReEncryptSource},
 		{"ReEncryptDestination", (*suite).testReEncryptDestination},
+		{"OAEP", (*suite).testOAEP},
+		{"OAEPBadInput", (*suite).testOAEPBadInput},
+		{"OAEPReEncrypt", (*suite).testOAEPReEncrypt},
+		{"OAEPRefused", (*suite).testOAEPRefused},
 		{"GenerateKey", (*suite).testGenerateKey},
 		{"GenerateKeyRefused", (*suite).testGenerateKeyRefused},
 		{"WrappingKey", (*suite).testWrappingKey},
@@ -96,6 +102,10 @@ func Run(t *testing.T, cfg Config) {
 		{"ImportWrongMaterial", (*suite).testImportWrongMaterial},
 		{"ImportBadInput", (*suite).testImportBadInput},
 		{"ImportRefused", (*suite).testImportRefused},
+		{"ImportKinds", (*suite).testImportKinds},
+		{"ImportForms", (*suite).testImportForms},
+		{"ImportWrongKeys", (*suite).testImportWrongKeys},
+		{"ImportSpoiltKeys", (*suite).testImportSpoiltKeys},
 		{"Support", (*suite).testSupport},
 		{"Pairs", (*suite).testPairs},
 		{"PairsReopened", (*suite).testPairsReopened},
@@ -134,7 +144,7 @@ func (s *suite) seal(t *testing.T, w hsm.Sealing, plaintext []byte) hsm.Opening 
 	t.Helper()
 	sealed, err := s.token.Encrypt(t.Context(), w, plaintext)
 	require.NoError(t, err)
-	return hsm.Opening{Key: w.Key, AAD: w.AAD, Sealed: sealed}
+	return hsm.Opening{Key: w.Key, Algorithm: w.Algorithm, AAD: w.AAD, Sealed: sealed}
 }
 
 // requireOpens demands that o holds the plaintext.

@@ -47,8 +47,8 @@ func (s *session) proveImportPair(w *ways, private p11.ObjectHandle, ref hsm.Key
 		return err
 	}
 	for _, wrap := range []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256} {
-		if route, ok := w.routes[wrap]; ok {
-			if err := l.rehearse(way{wrap, route}); err != nil {
+		if route, ok := w.routes[hsm.AES256][wrap]; ok {
+			if err := l.rehearse(way{wrap, route}, hsm.AES256); err != nil {
 				return err
 			}
 		}

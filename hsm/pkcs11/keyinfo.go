@@ -147,7 +147,7 @@ type derReader struct {
 func (r *derReader) next(tag int) []byte {
 	var value asn1.RawValue // its fields are parts of what is read
 	rest, err := asn1.Unmarshal(r.rest, &value)
-	if r.failed || err != nil || value.Class != asn1.ClassUniversal || value.Tag != tag {
+	if r.failed || err != nil || value.Class != asn1.ClassUniversal || value.Tag != tag || value.IsCompound != (tag == asn1.TagSequence) {
 		r.failed, r.rest = true, nil
 		return nil
 	}
