@@ -81,7 +81,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 		service.Run,
 		func(ctx context.Context) { follow(ctx, identities, log) },
 		func(ctx context.Context) { takeStock(ctx, cfg, service, metrics, log) },
-		func(ctx context.Context) { reportImports(ctx, rooms, log) },
+		func(ctx context.Context) { reportTokens(ctx, rooms, log) },
 	)()
 	handler, err := newHandler(cfg, service, identities, metrics, log)
 	if err != nil {

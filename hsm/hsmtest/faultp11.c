@@ -79,6 +79,8 @@
 		CK_ULONG_PTR n), (s, m, under, key, out, n)) \
 	X(C_UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE under, CK_BYTE_PTR in, CK_ULONG len, \
 		CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o), (s, m, under, in, len, t, n, o)) \
+	X(C_DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE base, CK_ATTRIBUTE_PTR t, CK_ULONG n, \
+		CK_OBJECT_HANDLE_PTR o), (s, m, base, t, n, o)) \
 	X(C_GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR out, CK_ULONG len), (s, out, len))
 
 struct rule {

@@ -245,7 +245,8 @@ func size(b []byte) C.CK_ULONG { return C.CK_ULONG(len(b)) }
 func ulongs(numbers ...uint) []byte {
 	var b []byte
 	for _, n := range numbers {
-		b = append(b, C.GoBytes(unsafe.Pointer(&n), C.int(unsafe.Sizeof(C.CK_ULONG(0))))...)
+		u := C.CK_ULONG(n)
+		b = append(b, unsafe.Slice((*byte)(unsafe.Pointer(&u)), unsafe.Sizeof(u))...)
 	}
 	return b
 }

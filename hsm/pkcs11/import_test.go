@@ -84,7 +84,7 @@ func TestImportRoutes(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, want, got, "strict %v", strict)
 				require.Empty(t, r.allObjects())
-				if len(want) == 0 {
+				if len(want) == 0 && name != "unwraps badly" { // for AES keys alone, that is
 					_, err := r.token.GenerateKey(t.Context(), hsm.KeyRequest{Kind: hsm.RSA2048Import})
 					require.Equal(t, hsm.Unsupported, hsm.ClassOf(err))
 					require.Empty(t, r.allObjects())
