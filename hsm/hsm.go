@@ -93,14 +93,23 @@ const (
 	HMAC512 KeyKind = "HMAC_512"
 )
 
+// Kinds gives the kinds of keys that Support tells of, those first that are quickly tried.
+func Kinds() []KeyKind {
+	return []KeyKind{
+		AES256, HMAC224, HMAC256, HMAC384, HMAC512, P256Sign, P384Sign, P521Sign, Secp256k1Sign, Ed25519Sign, P256Derive, P384Derive, P521Derive,
+		MLDSA44Sign, MLDSA65Sign, MLDSA87Sign,
+		RSA2048Decrypt, RSA2048Sign, RSA3072Decrypt, RSA3072Sign, RSA4096Decrypt, RSA4096Sign,
+	}
+}
+
 // Algorithm is what a key does, by its name in the AWS API.
 type Algorithm string
 
 // The algorithms. OAEP uses its hash for MGF1 too, and no label; PSS likewise, with a salt as long as the hash.
 const (
-	SymmetricDefault Algorithm = "SYMMETRIC_DEFAULT" // AES-256-GCM; the empty Algorithm means it too
-	OAEPWithSHA1     Algorithm = "RSAES_OAEP_SHA_1"
-	OAEPWithSHA256   Algorithm = "RSAES_OAEP_SHA_256"
+	SymmetricDefault Algorithm = "SYMMETRIC_DEFAULT"  // AES-256-GCM; the empty Algorithm means it too
+	OAEPWithSHA1     Algorithm = "RSAES_OAEP_SHA_1"   //nolint:gosec // the name of an algorithm
+	OAEPWithSHA256   Algorithm = "RSAES_OAEP_SHA_256" //nolint:gosec // likewise
 
 	PSSWithSHA256   Algorithm = "RSASSA_PSS_SHA_256"
 	PSSWithSHA384   Algorithm = "RSASSA_PSS_SHA_384"

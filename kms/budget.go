@@ -172,10 +172,10 @@ func (b *budget) refuse(key *Key, m *Material) error {
 	return Errorf(InvalidState, "%s cannot encrypt because its current key material has reached the limit of encryptions.", key.ARN())
 }
 
-// untaken takes an encryption out of the count again if it was certainly not made: the token had found the ciphertext
-// that was to be re-encrypted to be bad. Otherwise forgeries would use a key up.
+// untaken takes an encryption out of the count again if it was certainly not made: by its failure, the token had found the
+// ciphertext that was to be re-encrypted to be bad. Otherwise forgeries would use a key up.
 func (b *budget) untaken(key *Key, m *Material, failure *hsm.Error) {
-	if key.symmetric() && failure.Source && failure.Class == hsm.BadInput {
+	if key.symmetric() && failure.Class == hsm.BadInput {
 		b.counter(materialName{key.Region, m.ID}).left.Add(1)
 	}
 }

@@ -34,14 +34,14 @@ const newKeyMaterial = "NEW_KEY_MATERIAL"
 // longestValidity is how long imported material may be valid.
 const longestValidity = 365 * 24 * time.Hour
 
-// ImportKeyMaterial brings key material onto the token. The first material of a key is used at once, further new material
-// after the next rotation. Material that the key has had before makes it usable again, or changes when it expires.
+// ImportKeyMaterial brings key material onto the token. The first material of a key is used at once, and that of a key other
+// than a symmetric one stays the only one; further new material is used after the next rotation. Material that the key has had before makes it usable again, or changes when it expires.
 func (s *Service) ImportKeyMaterial(ctx context.Context, r *Request, in *ImportKeyMaterialInput) (*ImportKeyMaterialOutput, error) {
 	key, err := s.external(ctx, r, actionImportKeyMaterial, in.KeyId, in.asked())
 	if err != nil {
 		return nil, err
 	}
-	until, err := in.check(s.cfg.Clock())
+	until, err := in.check(key, s.cfg.Clock())
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (s *Service) ImportKeyMaterial(ctx context.Context, r *Request, in *ImportK
 		s.discard(ctx, key.Region, material.Ref, err)
 		return nil, err
 	}
-	return &ImportKeyMaterialOutput{KeyId: key.ARN(), KeyMaterialId: material.ID}, nil
+	return &ImportKeyMaterialOutput{KeyId: key.ARN(), KeyMaterialId: key.shownID(&material)}, nil
 }
 
 func (in *ImportKeyMaterialInput) asked() asked {
@@ -71,9 +71,12 @@ func (in *ImportKeyMaterialInput) asked() asked {
 	return q
 }
 
-// check holds against each other the members that say what is imported and for how long, and gives when it expires, zero
-// for never.
-func (in *ImportKeyMaterialInput) check(now time.Time) (time.Time, error) {
+// check holds against each other and the key the members that say what is imported and for how long, and gives when it
+// expires, zero for never.
+func (in *ImportKeyMaterialInput) check(key *Key, now time.Time) (time.Time, error) {
+	if !key.symmetric() && (in.ImportType != "" || in.KeyMaterialId != "" || in.KeyMaterialDescription != "") {
+		return time.Time{}, Errorf(Validation, "ImportType, KeyMaterialId and KeyMaterialDescription are only valid for symmetric encryption KMS keys.")
+	}
 	if in.ImportType == newKeyMaterial && in.KeyMaterialId != "" {
 		return time.Time{}, Errorf(Validation, "You cannot specify a KeyMaterialId when the ImportType is %s.", newKeyMaterial)
 	}
@@ -101,7 +104,7 @@ func (s *Service) importMaterial(ctx context.Context, key *Key, set *importSet, 
 	region := s.cfg.Regions[key.Region]
 	imported, err := region.Token.ImportKey(ctx, hsm.ImportRequest{
 		Under: set.Pair, Wrap: set.Wrap, Material: encrypted,
-		Kind: importables[key.Spec].kind, Label: "kms/" + key.ID, WrapUnder: region.WrapUnder, Nonce: []byte(key.Account + "/" + key.ID),
+		Kind: key.purpose().kind, Label: "kms/" + key.ID, WrapUnder: region.WrapUnder, Nonce: []byte(key.Account + "/" + key.ID),
 	})
 	if err != nil {
 		return Material{}, importError(err)

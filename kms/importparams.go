@@ -24,16 +24,34 @@ type GetParametersForImportOutput struct {
 	PublicKey         []byte     `json:",omitempty"`
 }
 
-// importable says how the material of keys of a KeySpec is imported.
-type importable struct {
-	kind hsm.KeyKind
-	// wraps are the ways in which it may be encrypted.
-	wraps []hsm.ImportWrap
+// The ways of encrypting key material: directly under the wrapping key, or under an AES key that comes with it.
+var (
+	directly = []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256}
+	byAES    = []hsm.ImportWrap{hsm.RSAAESSHA1, hsm.RSAAESSHA256}
+	anyWay   = slices.Concat(directly, byAES)
+)
+
+// importables has a row for every KeySpec whose material can be imported, with the ways in which it may be encrypted. That RSA
+// keys come by an AES key alone and HMAC keys never do is in the description of GetParametersForImport's WrappingAlgorithm.
+var importables = map[KeySpec][]hsm.ImportWrap{
+	SymmetricDefault:  anyWay,
+	"RSA_2048":        byAES,
+	"RSA_3072":        byAES,
+	"RSA_4096":        byAES,
+	"ECC_NIST_P256":   anyWay,
+	"ECC_NIST_P384":   anyWay,
+	"ECC_NIST_P521":   anyWay,
+	"ECC_SECG_P256K1": anyWay,
+	"HMAC_224":        directly,
+	"HMAC_256":        directly,
+	"HMAC_384":        directly,
+	"HMAC_512":        directly,
 }
 
-// importables has a row for every KeySpec whose material can be imported.
-var importables = map[KeySpec]importable{
-	SymmetricDefault: {hsm.AES256, []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256, hsm.RSAAESSHA1, hsm.RSAAESSHA256}},
+// fits tells whether material of a KeySpec fits under a wrapping key. That this depends on the KeySpec, not on how long the
+// material is, is in the description of GetParametersForImport too.
+func fits(spec KeySpec, wrap hsm.ImportWrap, wrappingKey string) bool {
+	return spec != "ECC_NIST_P521" || wrappingKey != "RSA_2048" || !slices.Contains(directly, wrap)
 }
 
 // wrappingKeys are the kinds of wrapping keys by their names in the AWS API. SM2 is for AWS's Regions in China.
@@ -96,10 +114,14 @@ func (s *Service) wrappingKey(ctx context.Context, key *Key, in *GetParametersFo
 		return hsm.KeyRequest{}, Errorf(UnsupportedOperation, "WrappingKeySpec %s is not supported.", in.WrappingKeySpec)
 	}
 	wrap := hsm.ImportWrap(in.WrappingAlgorithm)
-	if !slices.Contains(importables[key.Spec].wraps, wrap) {
+	if !slices.Contains(importables[key.Spec], wrap) {
 		return hsm.KeyRequest{}, Errorf(UnsupportedOperation, "WrappingAlgorithm %s is not supported for KeySpec %s.", wrap, key.Spec)
 	}
-	routes, err := s.cfg.Regions[key.Region].Token.ImportRoutes(ctx, importables[key.Spec].kind)
+	if !fits(key.Spec, wrap, in.WrappingKeySpec) {
+		return hsm.KeyRequest{}, Errorf(UnsupportedOperation, "WrappingAlgorithm %s with WrappingKeySpec %s is not supported for KeySpec %s.",
+			wrap, in.WrappingKeySpec, key.Spec)
+	}
+	routes, err := s.cfg.Regions[key.Region].Token.ImportRoutes(ctx, key.purpose().kind)
 	if err != nil {
 		return hsm.KeyRequest{}, TokenError(err)
 	}

@@ -2,9 +2,10 @@
 // Service, named as there and with AWS's own Input and Output; the caller is a parameter of every one of them. The
 // package knows no HTTP, no PKCS#11 and no database, only their contracts (hsm.Token, store.Store).
 //
-// There is one way from a key id in a request to a key that can be used: Service.authorize (access.go). Symmetric
-// ciphertext is made and opened in one place (envelope.go). States, key specs and operations are tables (states.go,
-// keyspec.go, actions.go).
+// There is one way from a key id in a request to a key that can be used: Service.authorize (access.go). Who encrypts has a
+// destination, who decrypts a source, and who does anything else with a key an operand (destination.go, source.go, operand.go);
+// ciphertext is described in one place (envelope.go). States, key specs and operations are tables (states.go, keyspec.go,
+// actions.go).
 package kms
 
 import (

@@ -104,6 +104,19 @@ func TestReEncryptTooLong(t *testing.T) {
 	}
 }
 
+// TestReEncryptNothing moves an empty plaintext of a key pair, which the token does not encrypt under a symmetric key: it is
+// refused, and not counted.
+func TestReEncryptNothing(t *testing.T) {
+	s := newService(t, failingToken{err: &hsm.Error{Class: hsm.BadInput}}, func(cfg *Config) { cfg.Budget = 2 })
+	put(t, s, newTestKey(firstKey, ofSpec("RSA_2048", EncryptDecrypt)), newTestKey(secondKey))
+	for range 10 {
+		out, err := reEncrypt(t, s, func(in *ReEncryptInput) {
+			in.SourceKeyId, in.SourceEncryptionAlgorithm = firstKey, hsm.OAEPWithSHA1
+		})
+		requireError(t, out, err, InvalidCiphertext, "")
+	}
+}
+
 // TestOperandMaterialLostMeanwhile has a key's material go after the request was judged.
 func TestOperandMaterialLostMeanwhile(t *testing.T) {
 	s := newService(t, failingToken{err: &hsm.Error{Class: hsm.KeyMissing}})
@@ -190,6 +203,18 @@ func TestSignMLDSA(t *testing.T) {
 	require.Len(t, got, 3)
 	_, err := invoke(t, s, "Verify", withFirstKey(`"SigningAlgorithm":"ML_DSA_SHAKE_256","Message":"dGV4dA==","Signature":"dGV4dA=="`))
 	requireError[Empty](t, nil, err, UnsupportedOperation, "Verification with the algorithm ML_DSA_SHAKE_256 is not supported.")
+}
+
+// TestSignMessageRepresentative asks a token for what PKCS#11 has no mechanism for.
+func TestSignMessageRepresentative(t *testing.T) {
+	s := newService(t, failingToken{err: &hsm.Error{Class: hsm.Unsupported}})
+	put(t, s, newTestKey(firstKey, ofSpec("ML_DSA_65", SignVerify)))
+	in := &SignInput{KeyId: firstKey, Message: make([]byte, 64), MessageType: externalMu, SigningAlgorithm: hsm.MLDSA}
+	out, err := s.Sign(t.Context(), newRequest("Sign"), in)
+	requireError(t, out, err, UnsupportedOperation, "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.")
+	in.MessageType = ""
+	_, err = s.Sign(t.Context(), newRequest("Sign"), in)
+	require.Equal(t, InternalError, TypeOf(err))
 }
 
 // TestSignEd25519ph signs a digest, which is hashed once more.

@@ -115,7 +115,7 @@ func (f *source) reEncrypt(ctx context.Context, to *destination) ([]byte, error)
 	}
 	sealed, err := f.region.Token.ReEncrypt(ctx, f.opening, to.sealing)
 	var failure *hsm.Error
-	if errors.As(err, &failure) && failure.Source {
+	if errors.As(err, &failure) && f.blamed(failure) {
 		to.meter.untaken(to.key, to.key.current(), failure)
 		return nil, openError(to.meter.s.lost(ctx, f.key, f.opening.Key, err))
 	}
@@ -123,4 +123,10 @@ func (f *source) reEncrypt(ctx context.Context, to *destination) ([]byte, error)
 		return nil, to.sealError(ctx, err)
 	}
 	return to.marshal(sealed)
+}
+
+// blamed tells whether a failure is the source's. The destination's symmetric key does not encrypt nothing at all, which is what
+// a key pair may have decrypted: that is a bad ciphertext as well.
+func (f *source) blamed(failure *hsm.Error) bool {
+	return failure.Source || !f.key.symmetric() && failure.Class == hsm.BadInput
 }

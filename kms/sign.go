@@ -45,6 +45,9 @@ func (s *Service) Sign(ctx context.Context, r *Request, in *SignInput) (*SignOut
 		return nil, dryRun()
 	}
 	signature, err := with.token.Sign(ctx, signing)
+	if signing.Mu && hsm.ClassOf(err) == hsm.Unsupported { // PKCS#11 has no mechanism for it
+		return nil, &Error{Type: UnsupportedOperation, Message: "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.", Cause: err}
+	}
 	if err != nil {
 		return nil, TokenError(s.lost(ctx, with.key, with.ref, err))
 	}
@@ -126,11 +129,11 @@ func newSigning(ref hsm.KeyRef, in *SignInput) (hsm.Signing, error) {
 	return signing, messageError(err, in.SigningAlgorithm, messageType)
 }
 
-// externalMu is the type of a message that is a message representative of ML-DSA, of muSize bytes: FIPS 204, section 6.2.
-const (
-	externalMu publickey.MessageType = "EXTERNAL_MU"
-	muSize                           = 64
-)
+// externalMu is the type of a message that is a message representative of ML-DSA: FIPS 204, section 6.2.
+const externalMu publickey.MessageType = "EXTERNAL_MU"
+
+// muSize is the length of such a message in bytes.
+const muSize = 64
 
 // checkMLDSA fails as the package publickey does for other algorithms.
 func checkMLDSA(messageType publickey.MessageType, message []byte) error {

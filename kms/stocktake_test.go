@@ -99,6 +99,46 @@ func TestStocktakeOfPassingObject(t *testing.T) {
 	require.Equal(t, PendingImport, i.key().State)
 }
 
+// TestStocktakeOfLateObject has an object made and stored after the second look at the token. It is not missing.
+func TestStocktakeOfLateObject(t *testing.T) {
+	i, orphan := newStock(t)
+	i.token.listed = func() {
+		i.token.listed = func() { require.NoError(t, makers["CreateKey"](t.Context(), i, nil)) }
+	}
+	found, err := i.Stocktake(t.Context(), testRegion)
+	require.NoError(t, err)
+	require.Equal(t, Stocktaking{Orphans: []hsm.Object{orphan}}, found)
+}
+
+// TestStocktakeBesideAnotherServer has another server make an object, which this one cannot wait for: it is no orphan if it
+// is there at one look only, or in the store at the second.
+func TestStocktakeBesideAnotherServer(t *testing.T) {
+	i, orphan := newStock(t)
+	service, err := New(i.cfg)
+	require.NoError(t, err)
+	t.Cleanup(service.Close)
+	outcome := make(chan error, 1)
+	begin := func() (end func()) {
+		made, release := make(chan struct{}), make(chan struct{})
+		i.token.after = func() { close(made); <-release }
+		go func() { outcome <- makers["CreateKey"](t.Context(), &importer{Service: service}, nil) }()
+		<-made
+		return func() { close(release); require.NoError(t, <-outcome) }
+	}
+	requireOrphan := func() {
+		found, err := i.Stocktake(t.Context(), testRegion)
+		require.NoError(t, err)
+		require.Equal(t, Stocktaking{Orphans: []hsm.Object{orphan}}, found)
+	}
+	end := begin()
+	i.token.listed = func() { i.token.listed = end }
+	requireOrphan()
+
+	i.token.listed = func() { end = begin() }
+	requireOrphan()
+	end()
+}
+
 // viewedStore is a store that calls viewed after each View.
 type viewedStore struct {
 	store.Store

@@ -34,19 +34,20 @@ func (s *Service) DeleteImportedKeyMaterial(ctx context.Context, r *Request, in 
 	return &DeleteImportedKeyMaterialOutput{KeyId: key.ARN(), KeyMaterialId: id}, nil
 }
 
-// deleteMaterial drops the material with an id, or the current one, and gives its id; "" if the key never had material.
+// deleteMaterial drops the material with an id, or the current one, and gives its id as it is shown; "" if the key never had
+// material. The material of a key other than a symmetric one has no id that a caller could know.
 func (k *Key) deleteMaterial(id string) (string, error) {
 	m := k.current()
 	if id != "" {
 		m = k.material(id)
-		if m == nil {
+		if m == nil || !k.symmetric() {
 			return "", Errorf(NotFound, "Key material '%s' of key '%s' does not exist", id, k.ARN())
 		}
 	}
 	if m == nil {
 		return "", nil
 	}
-	deleted := m.ID
+	deleted := k.shownID(m)
 	if m.present() {
 		k.drop(m)
 	}

@@ -45,7 +45,7 @@ func TestKeysShareNoMemory(t *testing.T) {
 // kP is the modulus of secp256k1, SEC 2, section 2.4.1.
 var kP, _ = new(big.Int).SetString("fffffffffffffffffffffffffffffffffffffffffffffffffffffffefffffc2f", 16)
 
-// points are encodings that are not of points, by what is wrong with them, for a curve whose coordinates have n bytes.
+// badPoints gives what FromPoint must refuse for a key spec, by what is wrong with it.
 func badPoints(spec string) map[string][]byte {
 	point := pair(spec).public.Point()
 	n := len(point) / 2

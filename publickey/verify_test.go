@@ -36,7 +36,7 @@ func TestVerify(t *testing.T) {
 		require.NoError(t, p.public.Verify(right))
 
 		again := bytes.Clone(right.Signature)
-		for i := range again {
+		for i := 0; i < len(again); i += 1 + len(again)/150 { // each byte, but for RSA
 			again[i] ^= 0x10
 			wrong := right
 			wrong.Signature = again

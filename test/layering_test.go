@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"store/bolt":      {"store"},
 	"kms":             {"audit", "policy", "publickey", "hsm", "store", "kms/ciphertext"},
 	"api":             {"audit", "kms", "auth", "iam", "hsm", "policy"},
-	"hsm/hsmtest":     {"hsm"},
+	"hsm/hsmtest":     {"hsm", "publickey"},
 	"store/storetest": {"store"},
 }
 

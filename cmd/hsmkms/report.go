@@ -13,20 +13,23 @@ import (
 	"hsmkms/kms"
 )
 
-// importsRetry is how long to wait before a token that could not be tried out is tried again.
-const importsRetry = 5 * time.Second
+// trialRetry is how long to wait before a token that could not be tried out is tried again.
+const trialRetry = 5 * time.Second
 
-// reportImports tells in which ways imported key material comes to the tokens. One that is lost just now is tried again, for
-// nobody must learn by chance that material passes through this process.
-func reportImports(ctx context.Context, rooms *rooms, log *slog.Logger) {
+// reportTokens has every token tried out and tells what it can do: in which ways imported key material comes to it, and which
+// keys it carries. One that is lost just now is tried again, for nobody must learn by chance that material or plaintexts pass
+// through this process.
+func reportTokens(ctx context.Context, rooms *rooms, log *slog.Logger) {
 	var running sync.WaitGroup
 	for region, token := range rooms.tokens {
 		running.Go(func() {
-			for !reportImportsOf(ctx, region, token, log) {
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(importsRetry):
+			for _, report := range []func(context.Context, string, hsm.Token, *slog.Logger) bool{reportImportsOf, reportKeysOf} {
+				for !report(ctx, region, token, log) {
+					select {
+					case <-ctx.Done():
+						return
+					case <-time.After(trialRetry):
+					}
 				}
 			}
 		})
@@ -34,27 +37,62 @@ func reportImports(ctx context.Context, rooms *rooms, log *slog.Logger) {
 	running.Wait()
 }
 
+// reportKeysOf tells which keys one token carries, unless it fails.
+func reportKeysOf(ctx context.Context, region string, token hsm.Token, log *slog.Logger) bool {
+	var carried, absent, objects, seen []string
+	for _, kind := range hsm.Kinds() {
+		support, err := token.Support(ctx, kind)
+		if err != nil {
+			if ctx.Err() == nil {
+				log.Error("trying out which keys the token carries", "region", region, "kind", kind, "error", err)
+			}
+			return false
+		}
+		if len(support.Algorithms) == 0 {
+			absent = append(absent, string(kind))
+			continue
+		}
+		carried = append(carried, string(kind))
+		if !support.Wraps {
+			objects = append(objects, string(kind))
+		}
+		for _, a := range slices.Sorted(maps.Keys(support.Algorithms)) {
+			if support.Algorithms[a] == hsm.InProcess {
+				seen = append(seen, string(kind)+" "+string(a))
+			}
+		}
+	}
+	log.Info("keys of the token", "region", region, "carried", carried, "absent", absent, "neverWrapped", objects)
+	if len(seen) > 0 {
+		log.Warn("the token cannot undo the padding of these: this process does it and sees the plaintext; strict_on_token refuses them",
+			"region", region, "inProcess", seen)
+	}
+	return true
+}
+
 // reportImportsOf tells of one token, unless it fails.
 func reportImportsOf(ctx context.Context, region string, token hsm.Token, log *slog.Logger) bool {
-	routes, err := token.ImportRoutes(ctx, hsm.AES256)
+	reports, err := kms.ReportImports(ctx, token)
 	if err != nil {
 		if ctx.Err() == nil {
 			log.Error("trying out how the token imports key material", "region", region, "error", err)
 		}
 		return false
 	}
-	var unseen, seen []string
-	for _, wrap := range slices.Sorted(maps.Keys(routes)) {
-		if routes[wrap] == hsm.OnToken {
-			unseen = append(unseen, string(wrap))
-		} else {
-			seen = append(seen, string(wrap))
+	for _, report := range reports {
+		var unseen, seen []string
+		for _, wrap := range slices.Sorted(maps.Keys(report.Routes)) {
+			if report.Routes[wrap] == hsm.OnToken {
+				unseen = append(unseen, string(wrap))
+			} else {
+				seen = append(seen, string(wrap))
+			}
 		}
-	}
-	log.Info("importing key material", "region", region, "onToken", unseen)
-	if len(seen) > 0 {
-		log.Warn("the token cannot unwrap key material that is imported in these ways: this process does it; strict_on_token refuses them",
-			"region", region, "inProcess", seen)
+		log.Info("importing key material", "region", region, "keySpecs", report.Specs, "onToken", unseen)
+		if len(seen) > 0 {
+			log.Warn("the token cannot unwrap key material that is imported in these ways: this process does it; strict_on_token refuses them",
+				"region", region, "keySpecs", report.Specs, "inProcess", seen)
+		}
 	}
 	return true
 }

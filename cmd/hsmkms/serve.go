@@ -85,7 +85,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 		service.Run,
 		func(ctx context.Context) { follow(ctx, identities, log) },
 		func(ctx context.Context) { takeStock(ctx, cfg, service, metrics, log) },
-		func(ctx context.Context) { reportImports(ctx, rooms, log) },
+		func(ctx context.Context) { reportTokens(ctx, rooms, log) },
 	)()
 	trail, err := openTrail(ctx, cfg, rooms, metrics, log)
 	if err != nil {
@@ -196,7 +196,7 @@ func listenAndServe(ctx context.Context, cfg *config, handlers handlers, log *sl
 	var servers []*http.Server
 	failed := make(chan error, len(listeners))
 	for i, handler := range []http.Handler{drained, handlers.admin, handlers.socket}[:len(listeners)] {
-		server := newHTTPServer(handler, log)
+		server := newHTTPServer(handler, cfg.RequestTimeout, log)
 		servers = append(servers, server)
 		serve := func() error { return server.Serve(listeners[i]) }
 		if i == 0 && handlers.tls != nil {
@@ -256,13 +256,14 @@ func endpoint(address net.Addr, secure bool) string {
 	return scheme + address.String()
 }
 
-// newHTTPServer bounds how long a client may take to send a request or to read an answer.
-func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+// newHTTPServer bounds how long a client may take to send a request or to read an answer. The time for the latter begins with
+// the request, and so has the work for it added.
+func newHTTPServer(handler http.Handler, work time.Duration, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      60 * time.Second,
+		WriteTimeout:      work + 50*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		// Otherwise net/http itself would answer OPTIONS *, with success.

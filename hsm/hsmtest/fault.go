@@ -33,7 +33,7 @@ var faultSource []byte
 //	until     the rule ends for good when this function is called, for which it does not hold any more
 //	emulate   not a fault, but another make of HSM, whatever the function: iv_in_place and iv_appended make IVs in the
 //	          module (see pkcs11.IVMode), wrap_pkcs7 makes CKM_AES_KEY_WRAP_PAD the longer of its two meanings, wrap_kwp
-//	          has CKM_AES_KEY_WRAP_KWP in its place, oaep_sha256 unwraps with CKM_RSA_PKCS_OAEP and SHA-256, oaep_fills
+//	          has CKM_AES_KEY_WRAP_KWP in its place, oaep_sha256 unwraps secret keys with CKM_RSA_PKCS_OAEP and SHA-256, oaep_fills
 //	          does so too and fills up keys of less than 32 bytes with zeros
 //
 // The functions that rules can name are listed in faultp11.c. A rule that cannot be read aborts the process.

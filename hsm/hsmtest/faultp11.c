@@ -69,6 +69,7 @@
 	X(C_Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR in, CK_ULONG len, CK_BYTE_PTR out, CK_ULONG_PTR n), (s, in, len, out, n)) \
 	X(C_SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE key), (s, m, key)) \
 	X(C_Sign, (CK_SESSION_HANDLE s, CK_BYTE_PTR in, CK_ULONG len, CK_BYTE_PTR out, CK_ULONG_PTR n), (s, in, len, out, n)) \
+	X(C_DigestKey, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key), (s, key)) \
 	X(C_GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o), \
 		(s, m, t, n, o)) \
 	X(C_GenerateKeyPair, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR pub, CK_ULONG nPub, \
@@ -78,6 +79,8 @@
 		CK_ULONG_PTR n), (s, m, under, key, out, n)) \
 	X(C_UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE under, CK_BYTE_PTR in, CK_ULONG len, \
 		CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o), (s, m, under, in, len, t, n, o)) \
+	X(C_DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE base, CK_ATTRIBUTE_PTR t, CK_ULONG n, \
+		CK_OBJECT_HANDLE_PTR o), (s, m, base, t, n, o)) \
 	X(C_GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR out, CK_ULONG len), (s, out, len))
 
 struct rule {
@@ -334,8 +337,8 @@ static CK_RV maker_C_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_
 	return CKR_OK;
 }
 
-/* An HSM that can do RSAES-OAEP with SHA-256 (RFC 8017, section 7.1.2), which the module behind can not: it is made of the
- * bare RSA operation, C_Digest and C_CreateObject. */
+/* An HSM that can do RSAES-OAEP with SHA-256 (RFC 8017, section 7.1.2) for secret keys, which the module behind can not: it is
+ * made of the bare RSA operation, C_Digest and C_CreateObject. */
 #define HASH 32
 #define MAX_MODULUS 512
 #define MAX_TEMPLATE 32
@@ -373,6 +376,8 @@ static CK_RV unwrapOAEP(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE under, CK_BYTE_PTR
 	CK_BYTE em[MAX_MODULUS];
 	CK_ULONG size = sizeof em;
 	if (n + 1 > MAX_TEMPLATE) return CKR_ARGUMENTS_BAD;
+	for (CK_ULONG i = 0; i < n; i++)
+		if (t[i].type == CKA_CLASS && *(CK_OBJECT_CLASS *)t[i].pValue != CKO_SECRET_KEY) return CKR_TEMPLATE_INCONSISTENT;
 	CK_RV rv = module->C_DecryptInit(s, &raw, under);
 	if (!rv) rv = module->C_Decrypt(s, in, len, em, &size);
 	if (!rv && size < 2 * HASH + 2) rv = CKR_WRAPPED_KEY_INVALID;

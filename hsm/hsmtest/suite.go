@@ -30,6 +30,9 @@ type Config struct {
 	Count func(t *testing.T) int
 	// ImportKinds are the kinds of key pairs to import under; empty means all of them. Large ones take seconds to make.
 	ImportKinds []hsm.KeyKind
+	// Kinds are the kinds of key pairs and HMAC keys to test; empty means all but those of ML-DSA. Large RSA keys take seconds
+	// to make. Those of 256 bits, HMAC256, Ed25519Sign, P384Derive and RSA2048Sign must be among them.
+	Kinds []hsm.KeyKind
 	// Wrapped has the keys made under a domain key of the token; otherwise they are objects of the token.
 	Wrapped bool
 }
@@ -38,7 +41,7 @@ type Config struct {
 type Attributes struct {
 	// Token, Sensitive and Extractable are CKA_TOKEN, CKA_SENSITIVE and CKA_EXTRACTABLE.
 	Token, Sensitive, Extractable bool
-	// ValueReadable tells that CKA_VALUE was given out.
+	// ValueReadable tells that CKA_VALUE, or any number of a private key, was given out.
 	ValueReadable bool
 }
 
@@ -52,11 +55,15 @@ type suite struct {
 	first, second hsm.KeyRef
 	// pairs are the key pairs to import under, made at first need.
 	pairs map[hsm.KeyKind]hsm.KeyRef
+	// decrypters are the key pairs that decrypt, likewise.
+	decrypters map[hsm.KeyRequest]hsm.KeyRef
+	// made are the other keys that no test destroys, by kind, made at first need.
+	made map[hsm.KeyKind]hsm.KeyRef
 }
 
 // Run checks that a token keeps the contract of hsm.Token, in one home of key material. It leaves keys behind.
 func Run(t *testing.T, cfg Config) {
-	s := &suite{cfg: cfg, token: cfg.Open(t)}
+	s := &suite{cfg: cfg, token: cfg.Open(t), decrypters: map[hsm.KeyRequest]hsm.KeyRef{}}
 	if cfg.Wrapped {
 		s.domain = s.request(t, hsm.KeyRequest{Kind: hsm.AES256Wrap, Label: "domain"}).ID
 	}
@@ -75,6 +82,10 @@ func Run(t *testing.T, cfg Config) {
 		{"ReEncryptHomes", (*suite).testReEncryptHomes},
 		{"ReEncryptSource", (*suite).testReEncryptSource},
 		{"ReEncryptDestination", (*suite).testReEncryptDestination},
+		{"OAEP", (*suite).testOAEP},
+		{"OAEPBadInput", (*suite).testOAEPBadInput},
+		{"OAEPReEncrypt", (*suite).testOAEPReEncrypt},
+		{"OAEPRefused", (*suite).testOAEPRefused},
 		{"GenerateKey", (*suite).testGenerateKey},
 		{"GenerateKeyRefused", (*suite).testGenerateKeyRefused},
 		{"WrappingKey", (*suite).testWrappingKey},
@@ -91,6 +102,20 @@ func Run(t *testing.T, cfg Config) {
 		{"ImportWrongMaterial", (*suite).testImportWrongMaterial},
 		{"ImportBadInput", (*suite).testImportBadInput},
 		{"ImportRefused", (*suite).testImportRefused},
+		{"ImportKinds", (*suite).testImportKinds},
+		{"ImportForms", (*suite).testImportForms},
+		{"ImportWrongKeys", (*suite).testImportWrongKeys},
+		{"ImportSpoiltKeys", (*suite).testImportSpoiltKeys},
+		{"Support", (*suite).testSupport},
+		{"Pairs", (*suite).testPairs},
+		{"PairsReopened", (*suite).testPairsReopened},
+		{"PairsDestroyed", (*suite).testPairsDestroyed},
+		{"SignRefused", (*suite).testSignRefused},
+		{"MACRefused", (*suite).testMACRefused},
+		{"PointsRefused", (*suite).testPointsRefused},
+		{"DataPairs", (*suite).testDataPairs},
+		{"PairsConcurrency", (*suite).testPairsConcurrency},
+		{"PairDestroyedInUse", (*suite).testPairDestroyedInUse},
 		{"EndedContext", (*suite).testEndedContext},
 		{"Concurrency", (*suite).testConcurrency},
 		{"DestroyInUse", (*suite).testDestroyInUse},
@@ -119,7 +144,7 @@ func (s *suite) seal(t *testing.T, w hsm.Sealing, plaintext []byte) hsm.Opening 
 	t.Helper()
 	sealed, err := s.token.Encrypt(t.Context(), w, plaintext)
 	require.NoError(t, err)
-	return hsm.Opening{Key: w.Key, AAD: w.AAD, Sealed: sealed}
+	return hsm.Opening{Key: w.Key, Algorithm: w.Algorithm, AAD: w.AAD, Sealed: sealed}
 }
 
 // requireOpens demands that o holds the plaintext.
@@ -236,6 +261,30 @@ func (s *suite) calls(t *testing.T, o hsm.Opening) map[string]func(context.Conte
 		},
 		"ReEncrypt": func(ctx context.Context) error {
 			_, err := s.token.ReEncrypt(ctx, o, hsm.Sealing{Key: s.second})
+			return err
+		},
+		"Support": func(ctx context.Context) error {
+			_, err := s.token.Support(ctx, hsm.P256Sign)
+			return err
+		},
+		"GenerateKey of a pair": func(ctx context.Context) error {
+			_, err := s.token.GenerateKey(ctx, hsm.KeyRequest{Kind: hsm.RSA2048Sign, WrapUnder: s.domain})
+			return err
+		},
+		"Sign": func(ctx context.Context) error {
+			_, err := s.token.Sign(ctx, hsm.Signing{Key: s.key(t, hsm.P256Sign), Algorithm: hsm.ECDSAWithSHA256, Input: random(32)})
+			return err
+		},
+		"MAC": func(ctx context.Context) error {
+			_, err := s.token.MAC(ctx, s.key(t, hsm.HMAC256), hsm.HMACWithSHA256, []byte("message"))
+			return err
+		},
+		"DeriveSecret": func(ctx context.Context) error {
+			_, err := s.token.DeriveSecret(ctx, s.key(t, hsm.P256Derive), publicPoint(t, s.key(t, hsm.P256Derive)))
+			return err
+		},
+		"GenerateDataPair": func(ctx context.Context) error {
+			_, err := s.token.GenerateDataPair(ctx, hsm.P256Sign)
 			return err
 		},
 		"Random": func(ctx context.Context) error { return s.token.Random(ctx, make([]byte, 8)) },

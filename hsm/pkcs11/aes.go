@@ -12,34 +12,87 @@ import (
 	"hsmkms/hsm"
 )
 
+// opener decrypts into the scratch of a session, which the caller wipes, and gives the part of it that is the plaintext.
+type opener func(s *session) ([]byte, error)
+
+// sealer encrypts.
+type sealer func(s *session, plaintext []byte) (hsm.Sealed, error)
+
+// symmetric tells whether an algorithm is AES-GCM.
+func symmetric(a hsm.Algorithm) bool { return a == "" || a == hsm.SymmetricDefault }
+
+// checkSymmetric refuses keys that are not for AES-GCM.
+func checkSymmetric(ref hsm.KeyRef) error {
+	if ref.Kind != hsm.AES256 {
+		return &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("AES-GCM with a key of the kind %q", ref.Kind)}
+	}
+	return nil
+}
+
+func (t *Token) opener(ctx context.Context, o hsm.Opening) (opener, error) {
+	if !symmetric(o.Algorithm) {
+		return t.openerRSA(ctx, o)
+	}
+	return func(s *session) ([]byte, error) { return s.open(o) }, checkSymmetric(o.Key)
+}
+
+func (t *Token) sealer(w hsm.Sealing) (sealer, error) {
+	if !symmetric(w.Algorithm) {
+		return sealerRSA(w)
+	}
+	return func(s *session, plaintext []byte) (hsm.Sealed, error) { return s.seal(w, plaintext) }, checkSymmetric(w.Key)
+}
+
 // Encrypt implements hsm.Token.
 func (t *Token) Encrypt(ctx context.Context, w hsm.Sealing, plaintext []byte) (hsm.Sealed, error) {
-	return do(ctx, t, &task[hsm.Sealed]{f: func(s *session) (hsm.Sealed, error) { return s.seal(w, plaintext) }})
+	seal, err := t.sealer(w)
+	if err != nil {
+		return hsm.Sealed{}, err
+	}
+	if !symmetric(w.Algorithm) {
+		if err := ctx.Err(); err != nil {
+			return hsm.Sealed{}, &hsm.Error{Class: hsm.Busy, Cause: err}
+		}
+		return seal(nil, plaintext)
+	}
+	return do(ctx, t, &task[hsm.Sealed]{f: func(s *session) (hsm.Sealed, error) { return seal(s, plaintext) }})
 }
 
 // Decrypt implements hsm.Token.
 func (t *Token) Decrypt(ctx context.Context, o hsm.Opening) ([]byte, error) {
-	open := func(s *session) ([]byte, error) {
+	open, err := t.opener(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	take := func(s *session) ([]byte, error) {
 		defer clear(s.scratch)
-		n, err := s.open(o)
+		plaintext, err := open(s)
 		if err != nil {
 			return nil, err
 		}
-		return append([]byte(nil), s.scratch[:n]...), nil
+		return append(make([]byte, 0, len(plaintext)), plaintext...), nil // not nil, though it may be empty
 	}
-	return do(ctx, t, &task[[]byte]{f: open, discard: func(_ *session, b []byte) { clear(b) }})
+	return do(ctx, t, &task[[]byte]{f: take, discard: func(_ *session, b []byte) { clear(b) }})
 }
 
 // ReEncrypt implements hsm.Token. The plaintext goes from C_Decrypt into the session's scratch buffer and from there
-// into C_Encrypt; it is never on the Go heap.
+// into C_Encrypt, or to the public key of the destination.
 func (t *Token) ReEncrypt(ctx context.Context, o hsm.Opening, w hsm.Sealing) (hsm.Sealed, error) {
+	open, err := t.opener(ctx, o)
+	if err != nil {
+		return hsm.Sealed{}, ofSource(err)
+	}
+	seal, err := t.sealer(w)
+	if err != nil {
+		return hsm.Sealed{}, err
+	}
 	return do(ctx, t, &task[hsm.Sealed]{f: func(s *session) (hsm.Sealed, error) {
 		defer clear(s.scratch)
-		n, err := s.open(o)
+		plaintext, err := open(s)
 		if err != nil {
 			return hsm.Sealed{}, ofSource(err)
 		}
-		return s.seal(w, s.scratch[:n])
+		return seal(s, plaintext)
 	}})
 }
 
@@ -54,16 +107,17 @@ func ofSource(err error) error {
 	return &hsm.Error{Class: hsm.Failed, Source: true, Cause: err}
 }
 
-// open decrypts into scratch, which the caller wipes, and gives the length of the plaintext.
-func (s *session) open(o hsm.Opening) (n int, err error) {
+// open is an opener of AES-GCM.
+func (s *session) open(o hsm.Opening) (plaintext []byte, err error) {
 	if len(o.Sealed.Data) <= hsm.TagSize || len(o.Sealed.Data) > hsm.MaxPlaintext+hsm.TagSize {
-		return 0, &hsm.Error{Class: hsm.BadInput, Cause: errors.New("ciphertext too short or too long")}
+		return nil, &hsm.Error{Class: hsm.BadInput, Cause: errors.New("ciphertext too short or too long")}
 	}
 	err = s.withKey(o.Key, func(key *loadedKey) error {
-		n, err = s.decrypt(key, o, s.scratch)
+		n, err := s.decrypt(key, o, s.scratch)
+		plaintext = s.scratch[:n]
 		return err
 	})
-	return n, err
+	return plaintext, err
 }
 
 // seal encrypts under a fresh IV.

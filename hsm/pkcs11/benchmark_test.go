@@ -2,6 +2,8 @@ package pkcs11
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -94,5 +96,79 @@ func BenchmarkImportKey(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkPairs measures signatures, MACs and agreements, beside the bare calls of the token on the same key.
+func BenchmarkPairs(b *testing.B) {
+	soft := newSoft(b)
+	m, err := OpenModule(ModuleConfig{Path: soft.Module})
+	require.NoError(b, err)
+	defer func() { require.NoError(b, m.Close()) }()
+	p, err := LookupProfile("softhsm")
+	require.NoError(b, err)
+	token, err := m.OpenToken(TokenConfig{Label: label, PIN: pin, Profile: p})
+	require.NoError(b, err)
+	other, err := ecdh.P256().GenerateKey(rand.Reader)
+	require.NoError(b, err)
+	point, digest := other.PublicKey().Bytes(), make([]byte, 32)
+	sign := func(a hsm.Algorithm) func(context.Context, hsm.KeyRef) error {
+		return func(ctx context.Context, ref hsm.KeyRef) error {
+			_, err := token.Sign(ctx, hsm.Signing{Key: ref, Algorithm: a, Input: digest})
+			return err
+		}
+	}
+	bareSign := func(a hsm.Algorithm) func(*session, *loadedKey, hsm.KeyRef) error {
+		return func(s *session, key *loadedKey, ref hsm.KeyRef) error {
+			_, err := s.sign(key, hsm.Signing{Key: ref, Algorithm: a, Input: digest})
+			return err
+		}
+	}
+	for _, c := range []struct {
+		kind hsm.KeyKind
+		call func(context.Context, hsm.KeyRef) error
+		bare func(*session, *loadedKey, hsm.KeyRef) error
+	}{
+		{hsm.RSA2048Sign, sign(hsm.PSSWithSHA256), bareSign(hsm.PSSWithSHA256)},
+		{hsm.P256Sign, sign(hsm.ECDSAWithSHA256), bareSign(hsm.ECDSAWithSHA256)},
+		{hsm.Ed25519Sign, sign(hsm.Ed25519), bareSign(hsm.Ed25519)},
+		{hsm.HMAC256, func(ctx context.Context, ref hsm.KeyRef) error {
+			_, err := token.MAC(ctx, ref, hsm.HMACWithSHA256, digest)
+			return err
+		}, func(s *session, key *loadedKey, ref hsm.KeyRef) error {
+			_, err := s.mac(key, ref.Kind, digest)
+			return err
+		}},
+		{hsm.P256Derive, func(ctx context.Context, ref hsm.KeyRef) error {
+			_, err := token.DeriveSecret(ctx, ref, point)
+			return err
+		},
+			func(s *session, key *loadedKey, ref hsm.KeyRef) error {
+				_, err := s.derive(key, ref.Kind, point)
+				return err
+			}},
+	} {
+		ref, err := token.GenerateKey(b.Context(), hsm.KeyRequest{Kind: c.kind})
+		require.NoError(b, err)
+		ctx := context.Background()
+		b.Run(string(c.kind)+"/request", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				require.NoError(b, c.call(ctx, ref))
+			}
+		})
+		b.Run(string(c.kind)+"/bare", func(b *testing.B) {
+			_, err := do(ctx, token, &task[struct{}]{f: func(s *session) (struct{}, error) {
+				return struct{}{}, s.withKey(ref, func(key *loadedKey) error {
+					for b.Loop() {
+						if err := c.bare(s, key, ref); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}})
+			require.NoError(b, err)
+		})
 	}
 }

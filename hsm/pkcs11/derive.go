@@ -95,13 +95,20 @@ func (s *session) callDerive(key *loadedKey, point []byte, size int) (object p11
 
 // readSecret reads an attribute of a known length that is not for other eyes.
 func (s *session) readSecret(object p11.ObjectHandle, attribute uint, out []byte) error {
+	n, err := s.readUpTo(object, attribute, out)
+	if err == nil && n != len(out) {
+		err = &hsm.Error{Class: hsm.Failed, Function: "C_GetAttributeValue", Cause: fmt.Errorf("%d bytes of a secret of %d", n, len(out))}
+	}
+	return err
+}
+
+// readUpTo reads an attribute that is not for other eyes and gives its length.
+func (s *session) readUpTo(object p11.ObjectHandle, attribute uint, out []byte) (int, error) {
 	start := time.Now()
 	n, rv := s.m.direct.read(s.handle, object, attribute, out)
-	if err := s.observe("C_GetAttributeValue", rv, start); err != nil {
-		return err
+	err := s.observe("C_GetAttributeValue", rv, start)
+	if err == nil && n > len(out) {
+		err = &hsm.Error{Class: hsm.Failed, Function: "C_GetAttributeValue", Cause: fmt.Errorf("%d bytes", n)}
 	}
-	if n != len(out) {
-		return &hsm.Error{Class: hsm.Failed, Function: "C_GetAttributeValue", Cause: fmt.Errorf("%d bytes of a secret of %d", n, len(out))}
-	}
-	return nil
+	return n, err
 }

@@ -62,18 +62,20 @@ static CK_RV direct_read(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG object,
 	return rv;
 }
 
-// direct_create makes a secret key of a value. The attributes are pairs of a type and a CK_ULONG or, from the first that
-// is boolean on, a CK_BBOOL.
+// direct_create makes a key of a value. The attributes are pairs of a type and a CK_ULONG or, from the first that is boolean
+// on, a CK_BBOOL; those of text are pairs of a type and a length, with the text of all of them in one piece.
 static CK_RV direct_create(CK_FUNCTION_LIST *f, CK_ULONG session, CK_ULONG *pairs, CK_ULONG count, CK_ULONG firstBoolean,
-	CK_BYTE *value, CK_ULONG valueLen, CK_ULONG *object) {
+	CK_ULONG *texts, CK_ULONG textCount, CK_BYTE *text, CK_BYTE *value, CK_ULONG valueLen, CK_ULONG *object) {
 	CK_ATTRIBUTE template[MAX_ATTRIBUTES + 1];
 	CK_BYTE flags[MAX_ATTRIBUTES];
-	if (count > MAX_ATTRIBUTES) return CKR_ARGUMENTS_BAD;
+	if (count + textCount > MAX_ATTRIBUTES) return CKR_ARGUMENTS_BAD;
 	for (CK_ULONG i = 0; i < count; i++) {
 		flags[i] = pairs[2 * i + 1] != 0;
 		template[i] = (CK_ATTRIBUTE){pairs[2 * i], i < firstBoolean ? (void *)&pairs[2 * i + 1] : (void *)&flags[i],
 			i < firstBoolean ? sizeof(CK_ULONG) : sizeof(CK_BYTE)};
 	}
+	for (CK_ULONG i = 0; i < textCount; text += texts[2 * i + 1], i++)
+		template[count++] = (CK_ATTRIBUTE){texts[2 * i], text, texts[2 * i + 1]};
 	template[count] = (CK_ATTRIBUTE){CKA_VALUE, value, valueLen};
 	return f->C_CreateObject(session, template, count + 1, object);
 }
@@ -194,12 +196,14 @@ func (d direct) read(s p11.SessionHandle, object p11.ObjectHandle, attribute uin
 	return int(n), uint(rv)
 }
 
-// creation is a secret key to be made of a value.
+// creation is a key to be made of a value.
 type creation struct {
 	session p11.SessionHandle
 	// numbers and booleans are attributes, each a type and its value.
 	numbers, booleans [][2]uint
-	value             []byte // not empty
+	// texts are attributes that are strings of bytes, none of them empty or secret.
+	texts []*p11.Attribute
+	value []byte // not empty
 }
 
 // create runs C_CreateObject. The binding would copy the value into C memory and not wipe it.
@@ -210,9 +214,14 @@ func (d direct) create(c creation) (p11.ObjectHandle, uint) {
 			pairs = append(pairs, C.CK_ULONG(a[0]), C.CK_ULONG(a[1]))
 		}
 	}
+	var texts []C.CK_ULONG
+	var text []byte
+	for _, a := range c.texts {
+		texts, text = append(texts, C.CK_ULONG(a.Type), size(a.Value)), append(text, a.Value...)
+	}
 	var object C.CK_ULONG
 	rv := C.direct_create(d.list, C.CK_ULONG(c.session), unsafe.SliceData(pairs), C.CK_ULONG(len(pairs)/2), C.CK_ULONG(len(c.numbers)),
-		pointer(c.value), size(c.value), &object)
+		unsafe.SliceData(texts), C.CK_ULONG(len(c.texts)), pointer(text), pointer(c.value), size(c.value), &object)
 	return p11.ObjectHandle(object), uint(rv)
 }
 
@@ -236,7 +245,8 @@ func size(b []byte) C.CK_ULONG { return C.CK_ULONG(len(b)) }
 func ulongs(numbers ...uint) []byte {
 	var b []byte
 	for _, n := range numbers {
-		b = append(b, C.GoBytes(unsafe.Pointer(&n), C.int(unsafe.Sizeof(C.CK_ULONG(0))))...)
+		u := C.CK_ULONG(n)
+		b = append(b, unsafe.Slice((*byte)(unsafe.Pointer(&u)), unsafe.Sizeof(u))...)
 	}
 	return b
 }

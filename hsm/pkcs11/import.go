@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -19,7 +17,8 @@ const maxTransported = 8192
 
 // ImportKey implements hsm.Token.
 func (t *Token) ImportKey(ctx context.Context, r hsm.ImportRequest) (hsm.Imported, error) {
-	if r.Kind != hsm.AES256 {
+	trial := importKinds[r.Kind]
+	if trial == "" {
 		return hsm.Imported{}, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("material for a key of the kind %q is not imported", r.Kind)}
 	}
 	public, err := publicOf(r.Under)
@@ -30,24 +29,43 @@ func (t *Token) ImportKey(ctx context.Context, r hsm.ImportRequest) (hsm.Importe
 	if err != nil {
 		return hsm.Imported{}, err
 	}
-	route, ok := w.routes[r.Wrap]
+	route, ok := w.routes[trial][r.Wrap]
 	if !ok {
 		return hsm.Imported{}, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token has no way, or may not take one, of importing what is encrypted by %q", r.Wrap)}
 	}
 	if err := checkMaterial(r, public); err != nil {
 		return hsm.Imported{}, err
 	}
+	able, err := t.carries(ctx, r.Kind)
+	if err != nil {
+		return hsm.Imported{}, err
+	}
+	if kinds[r.Kind].proven() && !able.Wraps {
+		r.WrapUnder = ""
+	}
 	ref, id, err := t.name(r.Kind)
 	if err != nil {
 		return hsm.Imported{}, err
 	}
-	i := &importing{request: r, ways: w, via: way{r.Wrap, route}, public: public, ref: ref, id: id}
+	i := &importing{request: r, ways: w, via: way{r.Wrap, route}, able: able, public: public, ref: ref, id: id}
 	i.task = task[hsm.Imported]{
 		slow:    true,
 		f:       i.run,
 		discard: func(s *session, made hsm.Imported) { _ = s.keys.destroy(s, made.Key) },
 	}
 	return do(ctx, t, &i.task)
+}
+
+// carries gives what the token was seen to do with keys of a kind, and fails if that is nothing.
+func (t *Token) carries(ctx context.Context, kind hsm.KeyKind) (ability, error) {
+	if !kinds[kind].proven() {
+		return ability{}, nil
+	}
+	able, err := t.ability(ctx, kind)
+	if err == nil && len(able.Algorithms) == 0 {
+		err = &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token cannot carry keys of the kind %s", kind)}
+	}
+	return able, err
 }
 
 // checkMaterial refuses what cannot be decrypted by its length or, as a number, by its size.
@@ -71,6 +89,7 @@ type importing struct {
 	request hsm.ImportRequest
 	ways    *ways
 	via     way
+	able    ability
 	public  *rsa.PublicKey
 	ref     hsm.KeyRef
 	id      []byte
@@ -79,31 +98,31 @@ type importing struct {
 
 // run is the task: the making of the key, its proof and its fingerprint.
 func (i *importing) run(s *session) (hsm.Imported, error) {
-	var made hsm.Imported
+	var made hsm.KeyRef
+	var evidence []byte
 	err := s.keys.anew(func() (err error) {
-		made.Key, err = i.make(s)
+		made, evidence, err = i.make(s)
 		return err
 	}, i.request.Under.ID, i.request.WrapUnder)
 	if err != nil {
 		return hsm.Imported{}, fmt.Errorf("importing key: %w", err)
 	}
-	made.Key.Proof, made.Fingerprint, err = s.proveImported(made.Key, i.request.Nonce)
-	if err != nil {
-		_ = s.keys.destroy(s, made.Key)
+	if made.Proof, err = i.prove(s, made, evidence); err != nil {
+		_ = s.keys.destroy(s, made)
 		return hsm.Imported{}, fmt.Errorf("testing an imported key: %w", err)
 	}
-	return made, nil
+	return hsm.Imported{Key: made, Fingerprint: fingerprint(i.request.Nonce, evidence)}, nil
 }
 
-func (i *importing) make(s *session) (hsm.KeyRef, error) {
+func (i *importing) make(s *session) (made hsm.KeyRef, evidence []byte, err error) {
 	under, err := s.keys.object(s, i.request.Under.ID)
 	if err != nil {
-		return hsm.KeyRef{}, fmt.Errorf("finding the key that the material is encrypted to: %w", err)
+		return made, nil, fmt.Errorf("finding the key that the material is encrypted to: %w", err)
 	}
 	var domain p11.ObjectHandle
 	if i.request.WrapUnder != "" {
 		if domain, err = s.keys.object(s, i.request.WrapUnder); err != nil {
-			return hsm.KeyRef{}, fmt.Errorf("finding the wrapping key: %w", err)
+			return made, nil, fmt.Errorf("finding the wrapping key: %w", err)
 		}
 	}
 	s.keys.objectsMu.Lock() // a search would not bear session objects that come and go
@@ -111,26 +130,28 @@ func (i *importing) make(s *session) (hsm.KeyRef, error) {
 	l, err := s.newLanding(i.ways, under, i.public)
 	defer l.clear()
 	if err != nil {
-		return hsm.KeyRef{}, err
+		return made, nil, err
 	}
-	carrier, err := l.carrier(i.via, i.request.Material)
+	carrier, err := l.carrier(i.via, i.ref.Kind, i.request.Material)
 	if err != nil {
-		return hsm.KeyRef{}, l.verdict(i.via, err, hsm.BadInput)
+		return made, nil, l.verdict(i.via, i.ref.Kind, err, hsm.BadInput)
 	}
-	wrapped, err := l.inspect(carrier)
+	found, err := l.inspect(i.ref.Kind, carrier, i.request.Nonce)
 	if err != nil {
-		return hsm.KeyRef{}, l.verdict(i.via, err, hsm.WrongMaterial)
+		return made, nil, l.verdict(i.via, i.ref.Kind, err, hsm.WrongMaterial)
 	}
-	ref, err := i.settle(l, domain, carrier, wrapped)
+	made, err = i.settle(l, domain, carrier, found)
 	if hsm.ClassOf(err) == hsm.BadInput {
 		err = reclassed(err, hsm.Failed) // the material was seen to be good
 	}
-	return ref, err
+	return made, found.evidence, err
 }
 
-// settle makes the key of material that has proved to be one: an object of the token, or material wrapped under domain.
-func (i *importing) settle(l *landing, domain, carrier p11.ObjectHandle, wrapped []byte) (hsm.KeyRef, error) {
+// settle makes the key of material that has proved to be one: an object of the token, or material wrapped under domain. SoftHSM
+// fills up with zeros what it wraps, which does not change what an HMAC key does (RFC 2104, section 2).
+func (i *importing) settle(l *landing, domain, carrier p11.ObjectHandle, found identity) (hsm.KeyRef, error) {
 	s, ref := l.s, i.ref
+	ref.Public = found.public
 	if i.request.WrapUnder != "" {
 		var err error
 		ref.WrappedBy = i.request.WrapUnder
@@ -138,8 +159,8 @@ func (i *importing) settle(l *landing, domain, carrier p11.ObjectHandle, wrapped
 		return ref, err
 	}
 	i.task.once = true // from here on there may be an object
-	t := template{kind: ref.Kind, id: i.id, label: i.request.Label, persistent: true}
-	handle, err := s.unwrapAs(t, mechanismOf(l.ways.wrap, nil), l.gate, wrapped)
+	t := template{kind: ref.Kind, form: i.able.form, id: i.id, label: i.request.Label, persistent: true}
+	handle, err := s.unwrapAs(t, mechanismOf(l.ways.wrap, nil), l.gate, found.wrapped)
 	if err != nil {
 		return ref, err
 	}
@@ -147,35 +168,21 @@ func (i *importing) settle(l *landing, domain, carrier p11.ObjectHandle, wrapped
 	return ref, nil
 }
 
-// proveImported gives the proof and the fingerprint of an imported key, from the key as it will be used.
-func (s *session) proveImported(ref hsm.KeyRef, nonce []byte) (proof []byte, fingerprint [32]byte, err error) {
-	key, err := s.keys.acquire(s, ref)
+// prove sees that the key, as it will be used, does what it is for and is the one that was inspected, and gives its
+// KeyRef.Proof.
+func (i *importing) prove(s *session, made hsm.KeyRef, evidence []byte) ([]byte, error) {
+	proof, err := s.prove(i.able, made)
 	if err != nil {
-		return nil, fingerprint, err
+		return nil, err
+	}
+	key, err := s.keys.acquire(s, made)
+	if err != nil {
+		return nil, err
 	}
 	defer s.keys.release(key)
-	if proof, err = s.makeProof(key); err != nil {
-		return nil, fingerprint, err
+	again, err := s.evidence(key, made.Kind, made.Public, i.request.Nonce)
+	if err == nil && !bytes.Equal(again, evidence) {
+		err = &hsm.Error{Class: hsm.Failed, Cause: errors.New("the key is not that of the material")}
 	}
-	fingerprint, err = s.fingerprint(key, nonce)
-	return proof, fingerprint, err
-}
-
-// fingerprintPrefix begins what is hashed for a fingerprint.
-const fingerprintPrefix = "hsmkms key material fingerprint"
-
-// fingerprint is SHA-256 over the prefix, the nonce with its length as 8 bytes before it, and the encryption of the two
-// blocks SHA-256(prefix || 0 || nonce), each by itself.
-//
-// It tells nothing of a key that cannot be guessed: AES under such a key is a random permutation to who looks at its results,
-// and they are hashed. Nor does it weaken AES-GCM under the key: its inputs there are the block of zeros and counter blocks,
-// one of which a block of a hash is with a probability of 2^-128 for each, and even then the result is seen only hashed. Who guesses a key can find his guess confirmed, as by any ciphertext with a known plaintext.
-func (s *session) fingerprint(key *loadedKey, nonce []byte) ([32]byte, error) {
-	blocks := sha256.Sum256(append([]byte(fingerprintPrefix+"\x00"), nonce...))
-	encrypted, err := s.encryptECB(key.handle, blocks[:])
-	if err != nil {
-		return [32]byte{}, err
-	}
-	text := binary.BigEndian.AppendUint64([]byte(fingerprintPrefix), uint64(len(nonce)))
-	return sha256.Sum256(append(append(text, nonce...), encrypted...)), nil
+	return proof, err
 }

@@ -3,11 +3,9 @@ package pkcs11
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -16,7 +14,8 @@ import (
 
 // ways is what a token was seen to do with imported material.
 type ways struct {
-	routes map[hsm.ImportWrap]hsm.Route
+	// routes are by the kinds that were tried out; see importKinds.
+	routes map[hsm.KeyKind]map[hsm.ImportWrap]hsm.Route
 	// wrap is the mechanism that wraps a key to find out its length, size what it makes of 32 bytes.
 	wrap uint
 	size int
@@ -42,8 +41,10 @@ func transported(wrap hsm.ImportWrap) bool { return wrap == hsm.RSAAESSHA1 || wr
 func (w *ways) uses() []uint {
 	var uses []uint
 	seen := map[hsm.Route]bool{}
-	for _, route := range w.routes {
-		seen[route] = true
+	for _, routes := range w.routes {
+		for _, route := range routes {
+			seen[route] = true
+		}
 	}
 	if len(seen) > 0 {
 		uses = append(uses, p11.CKA_UNWRAP)
@@ -57,14 +58,16 @@ func (w *ways) uses() []uint {
 // ImportRoutes implements hsm.Token. What was found out holds for as long as the Token is open, whatever becomes of its
 // sessions.
 func (t *Token) ImportRoutes(ctx context.Context, kind hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
-	if kind != hsm.AES256 {
+	if importKinds[kind] == "" {
 		return nil, nil
 	}
 	w, err := t.importWays(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return maps.Clone(w.routes), nil
+	routes := map[hsm.ImportWrap]hsm.Route{}
+	maps.Copy(routes, w.routes[importKinds[kind]])
+	return routes, nil
 }
 
 // importWays gives what importWays found out before, or has it found out: once for all who ask meanwhile, and to the end
@@ -100,7 +103,7 @@ func (t *Token) importWays(ctx context.Context) (*ways, error) {
 func (s *session) findWays() (*ways, error) {
 	s.keys.objectsMu.Lock()
 	defer s.keys.objectsMu.Unlock()
-	w := &ways{routes: map[hsm.ImportWrap]hsm.Route{}}
+	w := &ways{routes: map[hsm.KeyKind]map[hsm.ImportWrap]hsm.Route{}}
 	if err := s.grave(twice(func() error { return s.findWraps(w) })); err != nil || w.wrap == 0 {
 		return w, err
 	}
@@ -114,26 +117,50 @@ func (s *session) findWays() (*ways, error) {
 	if err != nil {
 		return w, s.grave(err)
 	}
-	for _, base := range []struct{ plain, transported hsm.ImportWrap }{{hsm.OAEPSHA1, hsm.RSAAESSHA1}, {hsm.OAEPSHA256, hsm.RSAAESSHA256}} {
-		for _, route := range s.routes() {
-			works, err := l.works(way{base.plain, route})
-			if err != nil {
-				return nil, err
-			}
-			if !works {
-				continue
-			}
-			w.routes[base.plain] = route
-			if works, err = l.works(way{base.transported, route}); err != nil {
-				return nil, err
-			}
-			if works {
-				w.routes[base.transported] = route
-			}
-			break
+	kinds := slices.Sorted(maps.Values(importKinds))
+	for _, kind := range append([]hsm.KeyKind{hsm.AES256}, slices.Compact(kinds)...) { // what decrypts an AES key decides for all
+		if w.routes[kind], err = l.findRoutes(kind); err != nil {
+			return nil, err
 		}
 	}
 	return w, nil
+}
+
+// findRoutes tries all ways for a kind. The route of the key over the material is that of material which is an AES key.
+func (l *landing) findRoutes(kind hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
+	found, base := map[hsm.ImportWrap]hsm.Route{}, l.ways.routes[hsm.AES256]
+	if base == nil {
+		base = found
+	}
+	for _, hash := range []struct{ plain, transported hsm.ImportWrap }{{hsm.OAEPSHA1, hsm.RSAAESSHA1}, {hsm.OAEPSHA256, hsm.RSAAESSHA256}} {
+		if err := l.findRoute(found, hash.plain, kind, l.s.routes()); err != nil {
+			return nil, err
+		}
+		if route, ok := base[hash.plain]; ok {
+			if err := l.findRoute(found, hash.transported, kind, []hsm.Route{route}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return found, nil
+}
+
+// findRoute enters the first of the routes that works.
+func (l *landing) findRoute(found map[hsm.ImportWrap]hsm.Route, wrap hsm.ImportWrap, kind hsm.KeyKind, routes []hsm.Route) error {
+	if !transported(wrap) && kinds[kind].keyType() == p11.CKK_RSA { // does not fit
+		return nil
+	}
+	for _, route := range routes {
+		works, err := l.works(way{wrap, route}, kind)
+		if err != nil {
+			return err
+		}
+		if works {
+			found[wrap] = route
+			return nil
+		}
+	}
+	return nil
 }
 
 // routes gives the routes that the configuration allows, the better one first.
@@ -228,49 +255,49 @@ func (s *session) grave(err error) error {
 	}
 }
 
-// works tells whether a way gives a key of 32 bytes, and does not take one of 31 for a key.
-func (l *landing) works(via way) (bool, error) {
+// works tells whether a way gives a key of a kind, and does not take what is longer or shorter by a byte for one.
+func (l *landing) works(via way, kind hsm.KeyKind) (bool, error) {
 	if transported(via.wrap) && l.ways.kwp == 0 {
 		return false, nil
 	}
-	if err := twice(func() error { return l.rehearse(via) }); err != nil {
+	if err := twice(func() error { return l.rehearse(via, kind) }); err != nil {
 		return false, l.s.grave(err)
 	}
-	err := l.land(via, make([]byte, aesKeySize-1))
-	return err != nil, l.s.grave(err)
+	if kinds[kind].pair() {
+		return true, nil
+	}
+	for _, size := range []int{kinds[kind].size - 1, kinds[kind].size + 1} {
+		_, err := l.land(via, kind, make([]byte, size))
+		if fatal := l.s.grave(err); err == nil || fatal != nil {
+			return false, fatal
+		}
+	}
+	return true, nil
 }
 
 // rehearse imports a known key in one way and compares it with Go's. It is what tells the fault of a caller's material
 // from one of the token.
-func (l *landing) rehearse(via way) error {
-	material := make([]byte, aesKeySize)
-	if _, err := rand.Read(material); err != nil {
+func (l *landing) rehearse(via way, kind hsm.KeyKind) error {
+	key, err := newSample(kind)
+	if err != nil {
 		return &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("making a key: %w", err)}
 	}
-	return l.land(via, material)
+	found, err := l.land(via, kind, key.material)
+	if err == nil && !bytes.Equal(found.evidence, key.evidence) {
+		err = &hsm.Error{Class: hsm.Failed, Cause: errWrongResult}
+	}
+	return err
 }
 
 // land takes material through an import, but for the making of the key itself.
-func (l *landing) land(via way, material []byte) error {
+func (l *landing) land(via way, kind hsm.KeyKind, material []byte) (identity, error) {
 	encrypted, err := encryptTo(l.public, via.wrap, material)
 	if err != nil {
-		return &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("encrypting in Go: %w", err)}
+		return identity{}, &hsm.Error{Class: hsm.Failed, Cause: fmt.Errorf("encrypting in Go: %w", err)}
 	}
-	carrier, err := l.carrier(via, encrypted)
+	carrier, err := l.carrier(via, kind, encrypted)
 	if err != nil {
-		return err
+		return identity{}, err
 	}
-	if _, err = l.inspect(carrier); err != nil {
-		return err
-	}
-	block, err := aes.NewCipher(material)
-	if err != nil { // the token took what is no AES key for one
-		return nil //nolint:nilerr // see works
-	}
-	want := make([]byte, len(someBlock))
-	block.Encrypt(want, someBlock[:])
-	if got, err := l.s.encryptECB(carrier, someBlock[:]); err != nil || !bytes.Equal(got, want) {
-		return errors.Join(err, &hsm.Error{Class: hsm.Failed, Cause: errWrongResult})
-	}
-	return nil
+	return l.inspect(kind, carrier, nil)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	p11 "github.com/miekg/pkcs11"
@@ -37,8 +38,8 @@ type keys struct {
 	// survive side by side.
 	objectsMu sync.Mutex
 
-	// passing is held by a request for as long as it has a session object of its own, which a search would not bear; searches
-	// hold it alone, call by call. It may be taken while the others are held, not the other way round.
+	// passing is held by a request, among others, for as long as it has a session object of its own, and by a search alone; see
+	// alone. No other lock is taken while it is held.
 	passing sync.RWMutex
 
 	mu      sync.Mutex // guards what follows, for moments only
@@ -207,8 +208,7 @@ func (k *keys) object(s *session, id hsm.KeyID) (p11.ObjectHandle, error) {
 	defer k.objectsMu.Unlock()
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
-	k.passing.Lock()
-	defer k.passing.Unlock()
+	defer k.alone()()
 	found, err := k.anchor.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_ID, raw), p11.NewAttribute(p11.CKA_TOKEN, true)})
 	if err != nil {
 		return 0, k.ofAnchor(err)
@@ -334,8 +334,7 @@ func (k *keys) search(s *session) (map[p11.ObjectHandle]hsm.Object, error) {
 func (k *keys) findAll(s *session) ([]p11.ObjectHandle, error) {
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
-	k.passing.Lock()
-	defer k.passing.Unlock()
+	defer k.alone()()
 	handles, err := s.find([]*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
 	if err != nil {
 		return nil, err
@@ -346,9 +345,20 @@ func (k *keys) findAll(s *session) ([]p11.ObjectHandle, error) {
 func (k *keys) readInTurn(s *session, object p11.ObjectHandle, kind uint) ([]byte, error) {
 	k.anchorMu.Lock()
 	defer k.anchorMu.Unlock()
-	k.passing.Lock()
-	defer k.passing.Unlock()
 	return s.read(object, kind)
+}
+
+// alone waits for a moment in which no request has a session object of its own, which a search on SoftHSM would not bear, and
+// keeps it until over is called. It does not wait long, nor have requests wait for it: SoftHSM is quick, and on other makes a
+// request that hangs must not stop everything else.
+func (k *keys) alone() (over func()) {
+	for range 20 {
+		if k.passing.TryLock() {
+			return k.passing.Unlock
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return func() {}
 }
 
 // find searches for objects. The caller holds objectsMu and the right to the session.

@@ -56,6 +56,9 @@ func (k kind) pair() bool { return k.spec != "" }
 // cannot do without: there is nothing to choose.
 func (k kind) proven() bool { return k.forms[0].keyType != p11.CKK_AES }
 
+// keyType gives CKA_KEY_TYPE in the first form.
+func (k kind) keyType() uint { return k.forms[0].keyType }
+
 // slow tells whether such keys take seconds to make.
 func (k kind) slow() bool { return len(k.forms) > 0 && k.forms[0].keyType == p11.CKK_RSA }
 
@@ -241,6 +244,21 @@ func (t template) booleans() (must, may []flag) {
 		}
 	}
 	return must, may
+}
+
+// texts gives the attributes that are strings of bytes of an object that is created.
+func (t template) texts() []*p11.Attribute {
+	var texts []*p11.Attribute
+	if params := kinds[t.kind].forms[t.form].params(); params != nil {
+		texts = append(texts, p11.NewAttribute(p11.CKA_EC_PARAMS, params))
+	}
+	if !t.unlabelled {
+		texts = append(texts, p11.NewAttribute(p11.CKA_LABEL, labelPrefix+t.label))
+	}
+	if t.id != nil {
+		texts = append(texts, p11.NewAttribute(p11.CKA_ID, t.id))
+	}
+	return texts
 }
 
 // attributes gives the object's attributes for the binding.

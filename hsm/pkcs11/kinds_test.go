@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"encoding/hex"
 	"testing"
 
 	p11 "github.com/miekg/pkcs11"
@@ -67,5 +68,34 @@ func TestCheckWrapped(t *testing.T) {
 	} {
 		err := checkWrapped(hsm.KeyRef{Kind: c.kind, Wrapped: make([]byte, c.size), WrapFormat: hsm.WrapKWP})
 		require.Equal(t, c.fits, err == nil, "%s of %d bytes: %v", c.kind, c.size, err)
+	}
+}
+
+// TestMLDSAPublic compares with the beginnings of the example keys of RFC 9881, appendix C.3. No token here makes such keys.
+func TestMLDSAPublic(t *testing.T) {
+	for spec, want := range map[string]struct {
+		size  int
+		begin string
+	}{
+		"ML_DSA_44": {1312, "30820532300b06096086480165030403110382052100"},
+		"ML_DSA_65": {1952, "308207b2300b0609608648016503040312038207a100"},
+		"ML_DSA_87": {2592, "30820a32300b060960864801650304031303820a2100"},
+	} {
+		der, err := mldsaPublic(spec, make([]byte, want.size))
+		require.NoError(t, err)
+		require.Equal(t, want.begin, hex.EncodeToString(der[:22]))
+		_, err = mldsaPublic(spec, make([]byte, want.size-1))
+		require.Error(t, err)
+		require.Len(t, der, 22+want.size)
+	}
+	r := newRig(t, options{})
+	for _, kind := range []hsm.KeyKind{hsm.MLDSA44Sign, hsm.MLDSA65Sign, hsm.MLDSA87Sign} {
+		support, err := r.token.Support(t.Context(), kind)
+		require.NoError(t, err)
+		require.Empty(t, support.Algorithms)
+		_, err = r.token.GenerateKey(t.Context(), hsm.KeyRequest{Kind: kind})
+		require.Equal(t, hsm.Unsupported, hsm.ClassOf(err), "%v", err)
+		_, err = r.token.Sign(t.Context(), hsm.Signing{Key: hsm.KeyRef{Kind: kind}, Algorithm: hsm.MLDSA, Input: make([]byte, 64), Mu: true})
+		require.Equal(t, hsm.Unsupported, hsm.ClassOf(err), "%v", err)
 	}
 }

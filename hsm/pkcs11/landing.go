@@ -14,8 +14,8 @@ import (
 )
 
 // landing is where imported material arrives: session objects of one session, all of which clear destroys. The material
-// comes as a carrier, an extractable AES key of whatever length. It is wrapped under the gate, a throw-away key, to find out
-// its length and to become the key that was asked for.
+// comes as a carrier, an extractable key whose length or form is still to be seen. It is wrapped under the gate, a throw-away
+// key, to become the key that was asked for.
 type landing struct {
 	s      *session
 	ways   *ways
@@ -41,24 +41,25 @@ func (l *landing) keep(object p11.ObjectHandle, err error) (p11.ObjectHandle, er
 	return object, err
 }
 
-// clear destroys what the landing has made. What can't be destroyed goes with the session.
+// clear destroys what the landing has made, and wipes what it has decrypted. What can't be destroyed goes with the session.
 func (l *landing) clear() {
 	if l == nil {
 		return
 	}
+	clear(l.s.scratch)
 	for _, object := range l.made {
 		_ = l.s.destroy(object)
 	}
 	l.made = nil
 }
 
-// carrier decrypts material on one of its routes. A token may refuse to make an AES key of a length that AES has not; what it
-// makes a key without a type of was decrypted all the same.
-func (l *landing) carrier(via way, material []byte) (p11.ObjectHandle, error) {
-	carrier, err := l.decrypt(via, template{kind: kindCarrier, label: "import", extractable: true}, material)
-	if via.route == hsm.OnToken && undecided(err) {
+// carrier decrypts material on one of its routes. A token may refuse to make a key of a kind of what is none; what it makes a
+// key without a type of was decrypted all the same.
+func (l *landing) carrier(via way, kind hsm.KeyKind, material []byte) (p11.ObjectHandle, error) {
+	carrier, err := l.decrypt(via, l.s.carrierOf(kind), material)
+	if (via.route == hsm.OnToken || transported(via.wrap)) && undecided(err) {
 		if _, other := l.decrypt(via, template{kind: kindUntyped, label: "import"}, material); other == nil {
-			return 0, errLength
+			return 0, errMaterial
 		}
 	}
 	return carrier, err
@@ -77,13 +78,12 @@ func (l *landing) decrypt(via way, t template, material []byte) (p11.ObjectHandl
 	return l.keep(l.s.unwrapAs(t, mechanismOf(l.ways.kwp, nil), key, material[n:]))
 }
 
-// undoOAEP makes an object of what is encrypted to the key pair.
+// undoOAEP makes an object of what is encrypted to the key pair. What the process has to decrypt stays in scratch.
 func (l *landing) undoOAEP(via way, t template, ciphertext []byte) (p11.ObjectHandle, error) {
 	h := oaepHashes[via.wrap]
 	if via.route == hsm.OnToken {
 		return l.keep(l.s.unwrapAs(t, mechanismOf(p11.CKM_RSA_PKCS_OAEP, h.oaepParams()), l.under, ciphertext))
 	}
-	defer clear(l.s.scratch)
 	n, err := l.s.decryptRaw(l.under, ciphertext, l.s.scratch)
 	if err != nil {
 		return 0, err
@@ -92,44 +92,38 @@ func (l *landing) undoOAEP(via way, t template, ciphertext []byte) (p11.ObjectHa
 	if err != nil {
 		return 0, err
 	}
-	if t.kind == kindCarrier && len(value) != aesKeySize {
-		return 0, errLength
+	if value, err = keyValue(t.kind, value); err != nil {
+		return 0, err
 	}
 	return l.keep(l.s.create(t, value))
 }
 
-// errLength says that decrypted material is no AES-256 key.
-var errLength = &hsm.Error{Class: hsm.WrongMaterial, Cause: errors.New("key material of another length than 32 bytes")}
-
-// someBlock is encrypted to see whether a key works. That it is not all zeros matters: their encryption is the hash key of
-// AES-GCM.
-var someBlock = [aes.BlockSize]byte{1}
-
-// inspect sees whether the carrier holds an AES-256 key, and gives it wrapped under the gate.
-//
-// The length of a key is not to be had by asking: SoftHSM answers 0. Wrapped under the gate it has the right length for 25 to
-// 32 bytes (RFC 5649) or 32 to 39 (PKCS#7), and of these only 32 make a key that AES works with. It must be the carrier that
-// is tried: SoftHSM fills up with zeros what it wraps.
-func (l *landing) inspect(carrier p11.ObjectHandle) ([]byte, error) {
-	wrapped, err := l.s.wrapWith(l.ways.wrap, l.gate, carrier)
-	if err != nil {
-		return nil, err
+// keyValue gives CKA_VALUE of a key of a kind: a part of its material.
+func keyValue(kind hsm.KeyKind, material []byte) ([]byte, error) {
+	k := kinds[kind]
+	switch {
+	case kind == kindTransport: // of which the token looks at the length
+		return material, nil
+	case k.pair():
+		return privateNumber(k, material)
+	case len(material) != k.size:
+		return nil, errMaterial
+	default:
+		return material, nil
 	}
-	if len(wrapped) != l.ways.size {
-		return nil, errLength
-	}
-	_, err = l.s.encryptECB(carrier, someBlock[:])
-	return wrapped, err
 }
+
+// errMaterial says that decrypted material is no key of the kind that was asked for.
+var errMaterial = &hsm.Error{Class: hsm.WrongMaterial, Cause: errors.New("key material of the wrong length or form")}
 
 // verdict decides what a failure with a caller's material means, for codes say little (SoftHSM has CKR_GENERAL_ERROR for
 // most): if the token imports a key of ours in the same way, the material is to blame, and the failure is of the class that
 // is given. It is asked whatever the code, so that the time taken does not tell codes apart.
-func (l *landing) verdict(via way, err error, class hsm.Class) error {
+func (l *landing) verdict(via way, kind hsm.KeyKind, err error, class hsm.Class) error {
 	if !undecided(err) {
 		return err
 	}
-	test := l.rehearse(via)
+	test := l.rehearse(via, kind)
 	switch {
 	case test == nil:
 		return reclassed(err, class)
@@ -163,7 +157,7 @@ func (s *session) decryptRaw(key p11.ObjectHandle, in, out []byte) (int, error) 
 	return n, nil
 }
 
-// create makes a session object of key bytes, which are the caller's to wipe.
+// create makes an object of key bytes, which are the caller's to wipe.
 func (s *session) create(t template, value []byte) (p11.ObjectHandle, error) {
 	if len(value) == 0 {
 		return 0, &hsm.Error{Class: hsm.BadInput, Cause: errors.New("a key of no length")}
@@ -171,7 +165,7 @@ func (s *session) create(t template, value []byte) (p11.ObjectHandle, error) {
 	must, may := t.booleans()
 	create := func(booleans []flag) (p11.ObjectHandle, error) {
 		start := time.Now()
-		handle, rv := s.m.direct.create(creation{session: s.handle, numbers: t.numbers(), booleans: booleans, value: value})
+		handle, rv := s.m.direct.create(creation{session: s.handle, numbers: t.numbers(), booleans: booleans, texts: t.texts(), value: value})
 		return handle, s.observe("C_CreateObject", rv, start)
 	}
 	handle, err := create(append(must[:len(must):len(must)], may...))

@@ -13,6 +13,8 @@ import (
 
 	p11 "github.com/miekg/pkcs11"
 
+	"hsmkms/hsm"
+
 	"hsmkms/publickey"
 )
 
@@ -26,7 +28,7 @@ const (
 // curve is an elliptic curve of the AWS API.
 type curve struct {
 	keySpec string
-	oid     asn1.ObjectIdentifier
+	kind    hsm.KeyKind
 	hash    crypto.Hash
 	// algorithm is the AWS API's name of ECDSA with hash.
 	algorithm string
@@ -35,23 +37,18 @@ type curve struct {
 }
 
 var curves = []curve{
-	{"ECC_NIST_P256", asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, crypto.SHA256, "ECDSA_SHA_256", ecdh.P256()},
-	{"ECC_NIST_P384", asn1.ObjectIdentifier{1, 3, 132, 0, 34}, crypto.SHA384, "ECDSA_SHA_384", ecdh.P384()},
-	{"ECC_NIST_P521", asn1.ObjectIdentifier{1, 3, 132, 0, 35}, crypto.SHA512, "ECDSA_SHA_512", ecdh.P521()},
-	{"ECC_SECG_P256K1", asn1.ObjectIdentifier{1, 3, 132, 0, 10}, crypto.SHA256, "ECDSA_SHA_256", nil},
+	{"ECC_NIST_P256", hsm.P256Sign, crypto.SHA256, "ECDSA_SHA_256", ecdh.P256()},
+	{"ECC_NIST_P384", hsm.P384Sign, crypto.SHA384, "ECDSA_SHA_384", ecdh.P384()},
+	{"ECC_NIST_P521", hsm.P521Sign, crypto.SHA512, "ECDSA_SHA_512", ecdh.P521()},
+	{"ECC_SECG_P256K1", hsm.Secp256k1Sign, crypto.SHA256, "ECDSA_SHA_256", nil},
 }
 
-func (c curve) spec() pairSpec {
-	params, _ := asn1.Marshal(c.oid) // the table's OIDs are well-formed
-	s := pairSpec{
-		keyType: p11.CKK_EC, mechanism: p11.CKM_EC_KEY_PAIR_GEN,
-		public: []*p11.Attribute{p11.NewAttribute(p11.CKA_EC_PARAMS, params)},
-		uses:   []uint{p11.CKA_SIGN},
-	}
+func (c curve) spec() template {
+	t := template{kind: c.kind, label: probeName, uses: []uint{p11.CKA_SIGN}}
 	if c.ecdh != nil {
-		s.uses = append(s.uses, p11.CKA_DERIVE)
+		t.uses = append(t.uses, p11.CKA_DERIVE)
 	}
-	return s
+	return t
 }
 
 func ecGroup(c curve) group {
@@ -177,7 +174,7 @@ func ed25519Group() group {
 	return group{
 		key: ed25519Spec,
 		generate: func(p *prober) (_ string, err error) {
-			made, err = p.generateEd25519(pairSpec{keyType: ckkECEdwards, uses: []uint{p11.CKA_SIGN}})
+			made, err = p.generateEd25519(ed25519Template)
 			return "", err
 		},
 		algorithms: []step{
@@ -187,16 +184,17 @@ func ed25519Group() group {
 	}
 }
 
-// generateEd25519 names the curve in both ways that PKCS#11 3.0 has, section 2.3.5: by a PrintableString and by an OID.
-func (p *prober) generateEd25519(s pairSpec) (pair, error) {
-	s.mechanism = ckmECEdwardsKeyPairGen
-	s.public = []*p11.Attribute{p11.NewAttribute(p11.CKA_EC_PARAMS, append([]byte{asn1.TagPrintableString, 12}, "edwards25519"...))}
-	made, err := p.generatePair(s)
+// ed25519Template is that of a throw-away key pair.
+var ed25519Template = template{kind: hsm.Ed25519Sign, label: probeName}
+
+// generateEd25519 names the curve in both ways that there are.
+func (p *prober) generateEd25519(t template) (pair, error) {
+	made, err := p.generatePair(t)
 	if err == nil {
 		return made, nil
 	}
-	s.public = []*p11.Attribute{p11.NewAttribute(p11.CKA_EC_PARAMS, []byte{asn1.TagOID, 3, 0x2b, 0x65, 0x70})}
-	if made, again := p.generatePair(s); again == nil {
+	t.form = 1
+	if made, again := p.generatePair(t); again == nil {
 		return made, nil
 	}
 	return pair{}, err

@@ -8,8 +8,11 @@ import (
 	p11 "github.com/miekg/pkcs11"
 )
 
-// probeLabel is the CKA_LABEL of throw-away keys.
-const probeLabel = labelPrefix + "probe"
+// probeName is the label of throw-away keys, and probeLabel their CKA_LABEL.
+const (
+	probeName  = "probe"
+	probeLabel = labelPrefix + probeName
+)
 
 // errNoKnownKey says that the token neither takes a secret key nor shows one, so that Go has nothing to compare with.
 var errNoKnownKey = errors.New("not compared with Go: the token neither takes nor shows the value of a key")
@@ -142,61 +145,9 @@ func (p *prober) unwrap(mechanism []*p11.Mechanism, under p11.ObjectHandle, wrap
 // pair is a key pair.
 type pair struct{ public, private p11.ObjectHandle }
 
-// pairSpec describes a throw-away key pair.
-type pairSpec struct {
-	keyType, mechanism uint
-	// public holds what the mechanism wants to know, such as the size or the curve.
-	public []*p11.Attribute
-	// uses are the private key's, such as CKA_SIGN.
-	uses        []uint
-	extractable bool
-}
-
-func (s pairSpec) publicAttributes() (must, may []*p11.Attribute) {
-	var uses []uint
-	for _, use := range s.uses {
-		if u, ok := publicUse[use]; ok {
-			uses = append(uses, u)
-		}
-	}
-	must, may = flags([]uint{p11.CKA_VERIFY, p11.CKA_ENCRYPT, p11.CKA_WRAP}, uses...)
-	must = append(must, s.public...)
-	return append(must,
-		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY),
-		p11.NewAttribute(p11.CKA_KEY_TYPE, s.keyType),
-		p11.NewAttribute(p11.CKA_TOKEN, false),
-		p11.NewAttribute(p11.CKA_PRIVATE, false),
-		p11.NewAttribute(p11.CKA_LABEL, probeLabel)), may
-}
-
-// privateAttributes serve for C_UnwrapKey too.
-func (s pairSpec) privateAttributes() (must, may []*p11.Attribute) {
-	must, may = flags([]uint{p11.CKA_SIGN, p11.CKA_DECRYPT, p11.CKA_UNWRAP, p11.CKA_DERIVE}, s.uses...)
-	return append(must,
-		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY),
-		p11.NewAttribute(p11.CKA_KEY_TYPE, s.keyType),
-		p11.NewAttribute(p11.CKA_TOKEN, false),
-		p11.NewAttribute(p11.CKA_PRIVATE, true),
-		p11.NewAttribute(p11.CKA_SENSITIVE, true),
-		p11.NewAttribute(p11.CKA_EXTRACTABLE, s.extractable),
-		p11.NewAttribute(p11.CKA_LABEL, probeLabel)), may
-}
-
 // generatePair makes a key pair on the token.
-func (p *prober) generatePair(s pairSpec) (pair, error) {
-	publicMust, publicMay := s.publicAttributes()
-	privateMust, privateMay := s.privateAttributes()
-	var made pair
-	generate := func(public, private []*p11.Attribute) error {
-		return p.m.call("C_GenerateKeyPair", func() (err error) {
-			made.public, made.private, err = p.m.ctx.GenerateKeyPair(p.anchor.handle, mechanismOf(s.mechanism, nil), public, private)
-			return err
-		})
-	}
-	err := generate(append(publicMust, publicMay...), append(privateMust, privateMay...))
-	if refusedTemplate(err) {
-		err = generate(publicMust, privateMust)
-	}
+func (p *prober) generatePair(t template) (pair, error) {
+	made, err := p.anchor.callMakePair(t)
 	if err != nil {
 		return pair{}, err
 	}
@@ -209,7 +160,7 @@ type pairs map[uint]pair
 
 // generate fills k. A token may insist that a key has one use alone (Luna without multi-function keys); it then gets a
 // key for each.
-func (k pairs) generate(p *prober, s pairSpec) (string, error) {
+func (k pairs) generate(p *prober, s template) (string, error) {
 	one, err := p.generatePair(s)
 	if err == nil {
 		for _, use := range s.uses {

@@ -24,7 +24,7 @@ func (r *rig) prober() *prober {
 	return p
 }
 
-func (p *prober) mustPair(t *testing.T, s pairSpec) pair {
+func (p *prober) mustPair(t *testing.T, s template) pair {
 	t.Helper()
 	made, err := p.generatePair(s)
 	require.NoError(t, err)
@@ -43,12 +43,12 @@ func (p *prober) mustSecret(t *testing.T, k secret) p11.ObjectHandle {
 func TestProbeNoticesWrongResults(t *testing.T) {
 	r := newModule(t, options{})
 	p := r.prober()
-	mixed := func(s pairSpec) pair {
+	mixed := func(s template) pair {
 		return pair{public: p.mustPair(t, s).public, private: p.mustPair(t, s).private}
 	}
 	rsaPair, ed := mixed(rsaSpec(2048)), pair{}
 	for _, half := range []*p11.ObjectHandle{&ed.public, &ed.private} {
-		made, err := p.generateEd25519(pairSpec{keyType: ckkECEdwards, uses: []uint{p11.CKA_SIGN}})
+		made, err := p.generateEd25519(ed25519Template)
 		require.NoError(t, err)
 		*half = made.public
 		if half == &ed.private {
@@ -110,7 +110,7 @@ func TestProbeOtherSpellings(t *testing.T) {
 	p := r.prober()
 
 	r.fault.Set("C_GenerateKeyPair rv=0x70 count=1")
-	made, err := p.generateEd25519(pairSpec{keyType: ckkECEdwards, uses: []uint{p11.CKA_SIGN}})
+	made, err := p.generateEd25519(ed25519Template)
 	require.NoError(t, err, "the curve by its OID")
 	require.NoError(t, p.signsEd25519(made))
 

@@ -23,23 +23,20 @@ const (
 // mldsaSet is a parameter set of ML-DSA, FIPS 204, section 4.
 type mldsaSet struct {
 	name string
+	kind hsm.KeyKind
 	set  uint // CK_ML_DSA_PARAMETER_SET_TYPE
 	// publicSize and signatureSize are in bytes.
 	publicSize, signatureSize int
 }
 
-var mldsaSets = []mldsaSet{{"ML_DSA_44", 1, 1312, 2420}, {"ML_DSA_65", 2, 1952, 3309}, {"ML_DSA_87", 3, 2592, 4627}}
+var mldsaSets = []mldsaSet{{"ML_DSA_44", hsm.MLDSA44Sign, 1, 1312, 2420}, {"ML_DSA_65", hsm.MLDSA65Sign, 2, 1952, 3309}, {"ML_DSA_87", hsm.MLDSA87Sign, 3, 2592, 4627}}
 
 func mldsaGroup(s mldsaSet) group {
 	var made pair
 	return group{
 		key: s.name,
 		generate: func(p *prober) (_ string, err error) {
-			made, err = p.generatePair(pairSpec{
-				keyType: ckkMLDSA, mechanism: ckmMLDSAKeyPairGen,
-				public: []*p11.Attribute{p11.NewAttribute(ckaParameterSet, s.set)},
-				uses:   []uint{p11.CKA_SIGN},
-			})
+			made, err = p.generatePair(template{kind: s.kind, label: probeName})
 			return "", err
 		},
 		algorithms: []step{{"ML_DSA_SHAKE_256", func(p *prober) (string, error) { return s.signs(p, made) }}},
@@ -83,6 +80,11 @@ func (s *session) readMLDSA(spec string, object p11.ObjectHandle) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
+	return mldsaPublic(spec, value)
+}
+
+// mldsaPublic makes a SubjectPublicKeyInfo of the value of CKA_VALUE.
+func mldsaPublic(spec string, value []byte) ([]byte, error) {
 	i := slices.IndexFunc(mldsaSets, func(set mldsaSet) bool { return set.name == spec })
 	if len(value) != mldsaSets[i].publicSize {
 		return nil, &hsm.Error{Class: hsm.Failed, Function: "C_GenerateKeyPair", Cause: fmt.Errorf("a public key of %d bytes", len(value))}

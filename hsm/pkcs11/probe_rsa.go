@@ -13,6 +13,8 @@ import (
 	"math/big"
 
 	p11 "github.com/miekg/pkcs11"
+
+	"hsmkms/hsm"
 )
 
 // rsaHash is a hash as RSA uses it.
@@ -43,12 +45,9 @@ type rsaKeys struct {
 	pairs pairs
 }
 
-func rsaSpec(bits int) pairSpec {
-	return pairSpec{
-		keyType: p11.CKK_RSA, mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN,
-		public: []*p11.Attribute{p11.NewAttribute(p11.CKA_MODULUS_BITS, bits), p11.NewAttribute(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})},
-		uses:   []uint{p11.CKA_SIGN, p11.CKA_DECRYPT, p11.CKA_UNWRAP},
-	}
+func rsaSpec(bits int) template {
+	kind := map[int]hsm.KeyKind{2048: hsm.RSA2048Sign, 3072: hsm.RSA3072Sign, 4096: hsm.RSA4096Sign}[bits]
+	return template{kind: kind, label: probeName, uses: []uint{p11.CKA_SIGN, p11.CKA_DECRYPT, p11.CKA_UNWRAP}}
 }
 
 func rsaGroup(bits int) group {

@@ -228,7 +228,7 @@ func privateTargets() []*target {
 	uses := []uint{p11.CKA_SIGN}
 	rsaKey, ecKey := rsaSpec(2048), curves[0].spec()
 	rsaKey.uses, ecKey.uses = uses, uses
-	edKey := pairSpec{keyType: ckkECEdwards, uses: uses}
+	edKey := ed25519Template
 	rsaKey.extractable, ecKey.extractable, edKey.extractable = true, true, true
 	return []*target{
 		{name: "RSA_2048", template: rsaKey.unwrapped, generate: func(p *prober) (p11.ObjectHandle, func(p11.ObjectHandle) error, error) {
@@ -247,9 +247,9 @@ func privateTargets() []*target {
 }
 
 // unwrapped gives the template of a private key to be unwrapped.
-func (s pairSpec) unwrapped() (must, may []*p11.Attribute) {
-	s.extractable = false
-	return s.privateAttributes()
+func (t template) unwrapped() (must, may []*p11.Attribute) {
+	t.extractable = false
+	return t.attributes()
 }
 
 // keyWrap is AES Key Wrap, RFC 3394, section 2.2.1, of a key of a multiple of 8 bytes.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,8 @@ type TokenConfig struct {
 	Profile Profile
 	// Rand is the source of IVs in the mode IVCaller and of key names; nil means crypto/rand.
 	Rand io.Reader
-	// StrictOnToken refuses to import key material in the ways of the route hsm.InProcess, in which the process sees it.
+	// StrictOnToken refuses the route hsm.InProcess, on which the process sees imported key material or plaintexts that it need
+	// not see, and key pairs that are not made by the token.
 	StrictOnToken bool
 }
 
@@ -50,6 +52,8 @@ type Token struct {
 	wayfinding singleflight.Group
 	// abilities is what the token was seen to do with keys, by kind.
 	abilities memo[ability]
+	// dataWays holds, by hsm.KeyKind, the index of the way in which key pairs for use outside of the token are made.
+	dataWays sync.Map
 }
 
 var _ hsm.Token = (*Token)(nil)

@@ -1,6 +1,10 @@
 package pkcs11
 
 import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"testing"
 
@@ -69,15 +73,48 @@ func (w *witness) attributes(id hsm.KeyID) []hsmtest.Attributes {
 	require.NoError(w.t, err)
 	var all []hsmtest.Attributes
 	for _, object := range w.find(p11.NewAttribute(p11.CKA_ID, raw)) {
-		value, _ := w.ctx.GetAttributeValue(w.session, object, []*p11.Attribute{p11.NewAttribute(p11.CKA_VALUE, nil)})
+		readable := false
+		for _, secret := range []uint{p11.CKA_VALUE, p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT} {
+			value, _ := w.ctx.GetAttributeValue(w.session, object, []*p11.Attribute{p11.NewAttribute(secret, nil)})
+			readable = readable || len(value) > 0 && len(value[0].Value) > 0
+		}
 		all = append(all, hsmtest.Attributes{
 			Token:         w.boolean(object, p11.CKA_TOKEN),
 			Sensitive:     w.boolean(object, p11.CKA_SENSITIVE),
 			Extractable:   w.boolean(object, p11.CKA_EXTRACTABLE),
-			ValueReadable: len(value) > 0 && len(value[0].Value) > 0,
+			ValueReadable: readable,
 		})
 	}
 	return all
+}
+
+// addPublic makes the public key object that goes with a private key.
+func (w *witness) addPublic(ref hsm.KeyRef) {
+	w.t.Helper()
+	raw, err := hex.DecodeString(string(ref.ID))
+	require.NoError(w.t, err)
+	attributes := []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY), p11.NewAttribute(p11.CKA_TOKEN, true), p11.NewAttribute(p11.CKA_ID, raw),
+		p11.NewAttribute(p11.CKA_LABEL, "hsmkms/"+string(ref.Kind)), p11.NewAttribute(p11.CKA_VERIFY, true),
+	}
+	parsed, err := x509.ParsePKIXPublicKey(ref.Public)
+	require.NoError(w.t, err)
+	switch public := parsed.(type) {
+	case *rsa.PublicKey:
+		attributes = append(attributes, p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_RSA), p11.NewAttribute(p11.CKA_MODULUS, public.N.Bytes()),
+			p11.NewAttribute(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}))
+	case *ecdsa.PublicKey:
+		point, err := public.Bytes()
+		require.NoError(w.t, err)
+		der, err := asn1.Marshal(point)
+		require.NoError(w.t, err)
+		attributes = append(attributes, p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_EC), p11.NewAttribute(p11.CKA_EC_POINT, der),
+			kinds[ref.Kind].forms[0].public[0])
+	default:
+		require.FailNow(w.t, "another type of key")
+	}
+	_, err = w.ctx.CreateObject(w.session, attributes)
+	require.NoError(w.t, err)
 }
 
 func (w *witness) boolean(object p11.ObjectHandle, kind uint) bool {

@@ -44,7 +44,11 @@ func (s *session) wrapping(under p11.ObjectHandle) (wrapping, error) {
 	defer func() { _ = s.destroy(key) }()
 	var first error
 	for _, mechanism := range []uint{p11.CKM_AES_KEY_WRAP_PAD, ckmAESKeyWrapKWP} {
-		wrapped, err := s.wrapWith(mechanism, under, key)
+		var wrapped []byte
+		err := twice(func() (err error) {
+			wrapped, err = s.wrapWith(mechanism, under, key)
+			return err
+		})
 		if err == nil {
 			format, err := formatOf(wrapped)
 			if err != nil {

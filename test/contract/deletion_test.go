@@ -32,7 +32,9 @@ func tokenObjects(t testing.TB, s *kmstest.Server) []string {
 func eachShortDay(t *testing.T, day string, test func(t *testing.T, s *kmstest.Server)) {
 	t.Helper()
 	for home := range servers {
-		t.Run(home, func(t *testing.T) { test(t, kmstest.Start(t, kmstest.Options{Home: home, Day: day})) })
+		t.Run(home, func(t *testing.T) {
+			test(t, kmstest.Start(t, kmstest.Options{Home: home, Day: day, Top: []string{slowKeys}}))
+		})
 	}
 }
 
@@ -171,4 +173,38 @@ func useToTheEnd(ctx context.Context, s *kmstest.Server, order map[string]int) e
 		}
 	}
 	return <-scheduled
+}
+
+// TestDeletionOfOtherKeys deletes keys that are not symmetric, after their use: nothing of them stays on the token.
+func TestDeletionOfOtherKeys(t *testing.T) {
+	eachShortDay(t, "50ms", func(t *testing.T, s *kmstest.Server) {
+		s.NewKey(t)
+		objects := len(tokenObjects(t, s))
+		var ids []string
+		for _, k := range softHSMSpecs {
+			if k.spec == "RSA_3072" || k.spec == "RSA_4096" {
+				continue // they take long to make
+			}
+			id := newKeyOf(t, s, k.spec, k.usage)
+			ids = append(ids, id)
+			switch k.usage {
+			case "ENCRYPT_DECRYPT":
+				requireOpens(t, s, id, "RSAES_OAEP_SHA_1", encryptOutside(t, s, id, "RSAES_OAEP_SHA_1", []byte("x")), []byte("x"))
+			case "SIGN_VERIFY":
+				accept(t, s, "Sign", object(t, "KeyId", id, "Message", []byte("x"), "SigningAlgorithm", k.algorithms[0]))
+			case "GENERATE_VERIFY_MAC":
+				accept(t, s, "GenerateMac", object(t, "KeyId", id, "Message", []byte("x"), "MacAlgorithm", k.algorithms[0]))
+			case "KEY_AGREEMENT":
+				accept(t, s, "DeriveSharedSecret", object(t, "KeyId", id, "KeyAgreementAlgorithm", "ECDH", "PublicKey", publicDER(t, s, id)))
+			}
+		}
+		for _, id := range ids {
+			scheduleDeletion(t, s, id)
+		}
+		for _, id := range ids {
+			awaitDeletion(t, s, id)
+			s.Post(t, "DescribeKey", object(t, "KeyId", id)).RequireRefusal(t, "NotFoundException", "Key '"+kmstest.KeyARN(id)+"' does not exist")
+		}
+		require.Len(t, tokenObjects(t, s), objects)
+	})
 }

@@ -1,8 +1,10 @@
 package contract
 
 import (
+	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,7 +47,6 @@ func milliseconds(at time.Time) float64 { return float64(at.UnixMilli()) }
 
 // TestGetKeyLastUsage uses a key in every way.
 func TestGetKeyLastUsage(t *testing.T) {
-	operations := enum(t, "KeyLastUsageTrackingOperation")
 	each(t, func(t *testing.T, s *kmstest.Server) {
 		id, other, unused := s.NewKey(t), s.NewKey(t), s.NewKey(t)
 		require.Empty(t, lastUsage(t, s, id))
@@ -55,13 +56,57 @@ func TestGetKeyLastUsage(t *testing.T) {
 		requireUsed(t, s, "GenerateDataKeyWithoutPlaintext", object(t, "KeyId", id, "KeySpec", "AES_128"), id)
 		require.Empty(t, lastUsage(t, s, other))
 		requireUsed(t, s, "ReEncrypt", object(t, "CiphertextBlob", blob, "DestinationKeyId", other), id, other)
-		for _, operation := range []string{"Encrypt", "Decrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncrypt"} {
-			require.Contains(t, operations, operation)
-		}
 		alias := newAlias(t, s, other)
 		requireUsed(t, s, "Encrypt", object(t, "KeyId", alias, "Plaintext", []byte("x")), other)
 		accept(t, s, "GetKeyLastUsage", object(t, "KeyId", kmstest.KeyARN(other)))
 		require.Empty(t, lastUsage(t, s, unused))
+	})
+}
+
+// TestGetKeyLastUsageOfKeys uses keys of every sort in every way that is counted.
+func TestGetKeyLastUsageOfKeys(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		symmetric, signs, macs := s.NewKey(t), newKeyOf(t, s, "ECC_NIST_P256", "SIGN_VERIFY"), newKeyOf(t, s, "HMAC_256", "GENERATE_VERIFY_MAC")
+		agrees, encrypts := newKeyOf(t, s, "ECC_NIST_P256", "KEY_AGREEMENT"), newKeyOf(t, s, "RSA_2048", "ENCRYPT_DECRYPT")
+		used := map[string]bool{}
+		use := func(operation string, body members, ids ...string) members {
+			t.Helper()
+			used[operation] = true
+			dry := maps.Clone(body)
+			dry["DryRun"] = true
+			before := lastUsage(t, s, ids[0])
+			s.Post(t, operation, object(t, pairs(dry)...)).RequireRefusal(t, "DryRunOperationException", textDryRun)
+			require.Equal(t, before, lastUsage(t, s, ids[0]))
+			return requireUsed(t, s, operation, object(t, pairs(body)...), ids...)
+		}
+		sign := members{"KeyId": signs, "Message": []byte("x"), "SigningAlgorithm": "ECDSA_SHA_256"}
+		verify := maps.Clone(sign)
+		verify["Signature"] = use("Sign", sign, signs)["Signature"]
+		use("Verify", verify, signs)
+		mac := members{"KeyId": macs, "Message": []byte("x"), "MacAlgorithm": "HMAC_SHA_256"}
+		verifyMac := maps.Clone(mac)
+		verifyMac["Mac"] = use("GenerateMac", mac, macs)["Mac"]
+		use("VerifyMac", verifyMac, macs)
+		use("DeriveSharedSecret", members{"KeyId": agrees, "KeyAgreementAlgorithm": "ECDH", "PublicKey": publicDER(t, s, agrees)}, agrees)
+		for _, operation := range []string{"GenerateDataKeyPair", blindDataKeyPair} {
+			use(operation, members{"KeyId": symmetric, "KeyPairSpec": "ECC_NIST_P256"}, symmetric)
+		}
+		for _, operation := range []string{"GenerateDataKey", blindDataKey} {
+			use(operation, members{"KeyId": symmetric, "KeySpec": "AES_256"}, symmetric)
+		}
+		const oaep = "RSAES_OAEP_SHA_256"
+		blob := use("Encrypt", members{"KeyId": encrypts, "Plaintext": []byte("x"), "EncryptionAlgorithm": oaep}, encrypts)["CiphertextBlob"]
+		use("Decrypt", members{"KeyId": encrypts, "CiphertextBlob": blob, "EncryptionAlgorithm": oaep}, encrypts)
+		use("ReEncrypt", members{
+			"CiphertextBlob": blob, "SourceKeyId": encrypts, "SourceEncryptionAlgorithm": oaep, "DestinationKeyId": symmetric,
+		}, encrypts, symmetric)
+		require.ElementsMatch(t, enum(t, "KeyLastUsageTrackingOperation"), slices.Collect(maps.Keys(used)))
+
+		last := lastUsage(t, s, signs)
+		publicDER(t, s, signs) // is not counted
+		verify["Signature"] = []byte("x")
+		s.Post(t, "Verify", object(t, pairs(verify)...)).RequireRefusal(t, "KMSInvalidSignatureException", "")
+		require.Equal(t, last, lastUsage(t, s, signs))
 	})
 }
 

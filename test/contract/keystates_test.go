@@ -1,6 +1,8 @@
 package contract
 
 import (
+	"crypto/ecdh"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -112,6 +114,8 @@ var stateRows = []stateRow{
 	{"EnableKeyRotation", onKey(), autoRotates},
 	{"Encrypt", onKey("Plaintext", []byte("x")), usable},
 	{"GenerateDataKey", onKey("KeySpec", "AES_256"), usable},
+	{"GenerateDataKeyPair", onKey("KeyPairSpec", "ECC_NIST_P256"), usable},
+	{"GenerateDataKeyPairWithoutPlaintext", onKey("KeyPairSpec", "ECC_NIST_P256"), usable},
 	{"GenerateDataKeyWithoutPlaintext", onKey("KeySpec", "AES_256"), usable},
 	{"GetKeyLastUsage", onKey(), always},
 	{"GetKeyPolicy", onKey(), always},
@@ -180,7 +184,50 @@ func (o outcome) require(t *testing.T, answer kmstest.Answer, id, what string) {
 func TestKeyStatesAreWhole(t *testing.T) {
 	for operation := range model(t).Operations {
 		keyless := slices.Contains([]string{"CreateKey", "GenerateRandom", "ListKeys"}, operation)
-		inRows := slices.ContainsFunc(stateRows, func(r stateRow) bool { return r.operation == operation })
+		inRows := slices.ContainsFunc(stateRows, func(r stateRow) bool { return r.operation == operation }) ||
+			slices.ContainsFunc(otherKeys, func(q otherKey) bool { return q.operation == operation })
 		require.Equal(t, isTested(t, operation) && !keyless, inRows, strings.ToLower(operation))
 	}
+}
+
+// otherKey is an operation with a key that is not symmetric.
+type otherKey struct {
+	operation, spec, usage string
+	body                   members
+}
+
+var otherKeys = []otherKey{
+	{"DeriveSharedSecret", "ECC_NIST_P256", "KEY_AGREEMENT", members{"KeyAgreementAlgorithm": "ECDH"}},
+	{"Encrypt", "RSA_2048", "ENCRYPT_DECRYPT", members{"Plaintext": []byte("x"), "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"}},
+	{"GenerateMac", "HMAC_256", "GENERATE_VERIFY_MAC", members{"Message": []byte("x"), "MacAlgorithm": "HMAC_SHA_256"}},
+	{"GetPublicKey", "ECC_NIST_P384", "SIGN_VERIFY", members{}},
+	{"Sign", "ECC_NIST_P256", "SIGN_VERIFY", members{"Message": []byte("x"), "SigningAlgorithm": "ECDSA_SHA_256"}},
+	{"Verify", "ECC_NIST_P256", "SIGN_VERIFY", members{"Message": []byte("x"), "SigningAlgorithm": "ECDSA_SHA_256", "Signature": []byte("x")}},
+	{"VerifyMac", "HMAC_256", "GENERATE_VERIFY_MAC", members{"Message": []byte("x"), "MacAlgorithm": "HMAC_SHA_256", "Mac": []byte("x")}},
+}
+
+// TestKeyStatesOfOtherKeys uses keys that are not symmetric in each state. Those to which material was never imported are
+// PendingImport.
+func TestKeyStatesOfOtherKeys(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		_, peer := newPeer(t, ecdh.P256())
+		for _, q := range otherKeys {
+			id := newKeyOf(t, s, q.spec, q.usage)
+			send := func(id string) kmstest.Answer {
+				body := maps.Clone(q.body)
+				body["KeyId"] = id
+				if q.operation == "DeriveSharedSecret" {
+					body["PublicKey"] = peer
+				}
+				return s.Post(t, q.operation, object(t, pairs(body)...))
+			}
+			require.NotContains(t, send(id).Body, id+" is ", q.operation) // Enabled
+			setEnabled(t, s, id, false)
+			disabled.require(t, send(id), id, q.operation)
+			scheduleDeletion(t, s, id)
+			dying.require(t, send(id), id, q.operation)
+			id = createKey(t, s, object(t, "KeySpec", q.spec, "KeyUsage", q.usage, "Origin", "EXTERNAL"))["KeyId"].(string)
+			importing.require(t, send(id), id, q.operation)
+		}
+	})
 }

@@ -31,7 +31,7 @@ func run(m *testing.M) (code int) {
 		dir, err := os.MkdirTemp("", "hsmkms-contract-")
 		if err == nil {
 			defer os.RemoveAll(dir)
-			servers[home], err = kmstest.Make(dir, module, kmstest.Options{Home: home})
+			servers[home], err = kmstest.Make(dir, module, kmstest.Options{Home: home, Top: []string{slowKeys}})
 		}
 		if err == nil {
 			err = servers[home].Run()
@@ -49,6 +49,9 @@ func run(m *testing.M) (code int) {
 	}
 	return m.Run()
 }
+
+// slowKeys lets RSA keys take as long to make as they do on a machine under load.
+const slowKeys = "request_timeout: 120s"
 
 // end stops a server. It fails when the server died of a data race or the like, and when it logged an error: no test
 // sends anything that may make the server itself fail.

@@ -20,7 +20,7 @@ import (
 func eachFresh(t *testing.T, test func(t *testing.T, s *kmstest.Server)) {
 	t.Helper()
 	for home := range servers {
-		t.Run(home, func(t *testing.T) { test(t, kmstest.Start(t, kmstest.Options{Home: home})) })
+		t.Run(home, func(t *testing.T) { test(t, kmstest.Start(t, kmstest.Options{Home: home, Top: []string{slowKeys}})) })
 	}
 }
 

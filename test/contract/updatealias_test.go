@@ -79,3 +79,21 @@ func TestUpdateAliasRefusals(t *testing.T) {
 		require.Equal(t, []string{name}, aliasesOf(t, s, id))
 	})
 }
+
+// TestUpdateAliasOtherKeys moves an alias to keys of another type or usage, which would break the code that uses it, and to one
+// of another spec of the same type.
+func TestUpdateAliasOtherKeys(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		name := newAlias(t, s, s.NewKey(t))
+		for _, other := range []keySpec{{spec: "RSA_2048", usage: "ENCRYPT_DECRYPT"}, {spec: "HMAC_256", usage: "GENERATE_VERIFY_MAC"}, {spec: "ECC_NIST_P256", usage: "SIGN_VERIFY"}} {
+			s.Post(t, "UpdateAlias", object(t, "AliasName", name, "TargetKeyId", sharedKey(t, s, other.spec, other.usage))).
+				RequireRefusal(t, "ValidationException", "Alias "+name+" cannot be updated from a key with KeySpec SYMMETRIC_DEFAULT and KeyUsage ENCRYPT_DECRYPT"+
+					" to a key with KeySpec "+other.spec+" and KeyUsage "+other.usage+".")
+		}
+		signs := newAlias(t, s, sharedKey(t, s, "ECC_NIST_P256", "SIGN_VERIFY"))
+		perform(t, s, "UpdateAlias", object(t, "AliasName", signs, "TargetKeyId", sharedKey(t, s, "RSA_2048", "SIGN_VERIFY")))
+		s.Post(t, "UpdateAlias", object(t, "AliasName", signs, "TargetKeyId", sharedKey(t, s, "ECC_NIST_P256", "KEY_AGREEMENT"))).
+			RequireRefusal(t, "ValidationException", "Alias "+signs+" cannot be updated from a key with KeySpec RSA_2048 and KeyUsage SIGN_VERIFY"+
+				" to a key with KeySpec ECC_NIST_P256 and KeyUsage KEY_AGREEMENT.")
+	})
+}
