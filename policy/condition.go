@@ -15,11 +15,14 @@ func newCondition(c *Condition, v Version) (condition, error) {
 	compiled := condition{operator: operators[c.Operator], quantifier: c.Quantifier, ifExists: c.IfExists}
 	compiled.key, compiled.name = conditionKeyOf(c.Key)
 	how := compiled.operator.comparison
+	if how == noComparison {
+		return condition{}, malformed("Invalid condition operator: %s.", show(c.Operator))
+	}
 	variables, wild := how.textual()
 	for _, value := range c.Values {
 		if !variables {
 			l, ok := parseLiteral(how, value)
-			if !ok || how == noComparison {
+			if !ok {
 				return condition{}, malformed("The value %s is not valid for the condition operator %s.", show(value), show(c.Operator))
 			}
 			compiled.literals = append(compiled.literals, l)

@@ -27,7 +27,7 @@ const (
 	SessionSilent
 )
 
-// reasons are the ends of AWS's sentences; the name of the action stands in the place of %.
+// reasons are the ends of AWS's sentences: what stands before the action, and if it is named, what stands behind it.
 var reasons = map[Reason][2]string{
 	ResourceDenies: {" with an explicit deny in a resource-based policy"},
 	IdentityDenies: {" with an explicit deny in an identity-based policy"},

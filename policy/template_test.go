@@ -49,3 +49,40 @@ func TestWildcardsEnd(t *testing.T) {
 		t.Fatal("the matcher hangs")
 	}
 }
+
+// TestWildcardsAndCharacters has patterns and values that are not of single bytes.
+func TestWildcardsAndCharacters(t *testing.T) {
+	for _, test := range []struct {
+		pattern, value string
+		want           bool
+	}{
+		{"?", "é", true},
+		{"??", "é", false},
+		{"*??", "é", false},
+		{"*??", "éa", true},
+		{"*???", "éa", false},
+		{"?*?", "é", false},
+		{"é*", "éa", true},
+		{"*é", "é", true},
+		{"????", "a😀b", false},
+		{"???", "a😀b", true},
+		{"*??xy", "€xy", false},
+		{"*?xy", "€xy", true},
+		{"*\u00a9", "\u00e9", false}, // whose last bytes are the same
+	} {
+		require.Equal(t, test.want, like(wildcards.Replace(test.pattern), test.value, false), "%q ~ %q", test.pattern, test.value)
+	}
+	require.True(t, like(wildcards.Replace("kms:re*from"), "KMS:ReEncryptFrom", true))
+	require.False(t, like(wildcards.Replace("kms:re*from"), "KMS:ReEncryptFrom", false))
+	require.False(t, like(wildcards.Replace("kms:re*from"), "KMS:ReEncryptTo", true))
+}
+
+// TestVariablesAreNoWildcards has callers whose tags hold the bytes that stand for wildcards in compiled patterns.
+func TestVariablesAreNoWildcards(t *testing.T) {
+	tmpl, err := newTemplate("x${aws:PrincipalTag/team}", true, true)
+	require.NoError(t, err)
+	for tag, matched := range map[string]bool{"yz": true, "*": false, "??": false, "\xff": false, "\xfe\xfe": false, "": false} {
+		r := &Request{Caller: &Caller{Principal: Principal{Account: ours, Tags: map[string]string{"team": tag}}}}
+		require.Equal(t, matched, tmpl.matches(likeText, r, "xyz"), "%q", tag)
+	}
+}
