@@ -28,7 +28,7 @@ func allowing(principal, resource string) string {
 	return `{"Statement":{"Effect":"Allow","Principal":{"AWS":"` + principal + `"},"Action":"kms:*","Resource":"` + resource + `"}}`
 }
 
-// TestPolicyLockout has users and sessions, which no operation makes yet, put policies of all kinds.
+// TestPolicyLockout judges policies of all kinds for root users, users and sessions, and has them put.
 func TestPolicyLockout(t *testing.T) {
 	const (
 		alice   = "arn:aws:iam::" + testAccount + ":user/alice"
@@ -54,10 +54,23 @@ func TestPolicyLockout(t *testing.T) {
 		{requestBy(policy.IAMUser, alice), allowing(alice, key.ARN()), false},
 		{requestBy(policy.IAMUser, alice), allowing(alice, newTestKey(secondKey).ARN()), true},
 	} {
+		for bypass, locked := range map[bool]bool{false: test.locked, true: false} {
+			err := checkPolicy(&test.caller.Caller.Principal, key, test.policy, bypass)
+			if locked {
+				requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
+				continue
+			}
+			require.NoError(t, err)
+		}
 		s := newService(t, fakeToken{})
 		put(t, s, newTestKey(firstKey, func(key *Key) { key.Policy = "old" }))
 		in := &PutKeyPolicyInput{KeyId: firstKey, Policy: test.policy}
 		out, err := s.PutKeyPolicy(t.Context(), test.caller, in)
+		if test.caller.Caller.Type != policy.Root { // nobody else may put policies yet
+			require.Equal(t, AccessDenied, TypeOf(err))
+			require.Equal(t, "old", policyOf(t, s))
+			continue
+		}
 		if test.locked {
 			requireError(t, out, err, MalformedPolicyDocument, lockedOut)
 			require.Equal(t, "old", policyOf(t, s))
