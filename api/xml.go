@@ -65,11 +65,9 @@ func (n *node) writeValue(out *bytes.Buffer, v reflect.Value) {
 
 // writeText writes a string, or a secret in bytes, of which no copy is left.
 func writeText(out *bytes.Buffer, v reflect.Value, secret bool) {
-	text := []byte(nil)
 	if secret {
-		text = v.Bytes()
-	} else {
-		text = []byte(v.String())
+		_ = xml.EscapeText(out, v.Bytes()) // a buffer takes everything
+		return
 	}
-	_ = xml.EscapeText(out, text) // a buffer takes everything
+	_ = xml.EscapeText(out, []byte(v.String()))
 }

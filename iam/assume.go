@@ -166,8 +166,11 @@ func (in *AssumeRoleInput) inherit(reader store.Reader, r *Request, next *sessio
 		return nil
 	}
 	own, err := read[credential](reader, keyPrefix+r.Caller.AccessKeyID)
-	if err != nil || own == nil || own.Session == nil {
+	if err != nil {
 		return fmt.Errorf("reading the session of the caller: %w", err)
+	}
+	if own == nil || own.Session == nil { // it has ended since the signature was verified
+		return errorf(InvalidClientTokenID, "The security token included in the request is invalid.")
 	}
 	for _, tag := range own.Session.Tags {
 		same := func(key string) bool { return strings.EqualFold(key, tag.Key) }

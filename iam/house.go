@@ -3,6 +3,7 @@ package iam
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,27 +50,24 @@ func (s *Service) report(what string, err error) {
 
 // saveUses writes down when access keys were last used. What cannot be written waits for the next use of the key.
 func (s *Service) saveUses(ctx context.Context) error {
-	for {
-		some := s.uses.unsaved(batch)
-		if len(some) == 0 {
-			return nil
+	var errs []error
+	for some := range slices.Chunk(s.uses.unsaved(), batch) {
+		errs = append(errs, s.cfg.Store.Update(ctx, func(t store.Txn) error { return putUses(t, some) }))
+	}
+	return errors.Join(errs...)
+}
+
+func putUses(t store.Txn, some []keyUse) error {
+	for _, last := range some {
+		_, found, err := t.Get(keyPrefix + last.id)
+		if err == nil && found { // it may have been deleted
+			err = put(t, usedPrefix+last.id, last.lastUse)
 		}
-		err := s.cfg.Store.Update(ctx, func(t store.Txn) error {
-			for id, last := range some {
-				_, found, err := t.Get(keyPrefix + id)
-				if err == nil && found { // it may have been deleted
-					err = put(t, usedPrefix+id, last)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // expiryTime is the form of times in keys: their order is that of time.

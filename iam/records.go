@@ -65,8 +65,6 @@ type account struct {
 	Created time.Time `json:"created"`
 }
 
-func (a *account) rootARN() string { return rootARN(a.ID) }
-
 func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }
 
 // credential is the record of an access key. It is immutable but for Inactive.

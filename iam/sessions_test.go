@@ -150,6 +150,7 @@ func TestSessions(t *testing.T) {
 	require.Equal(t, sha256.Sum256(out.Credentials.SessionToken), identity.Token)
 	require.Equal(t, r.now.Truncate(time.Second).Add(time.Hour), identity.Expires)
 	require.Len(t, identity.Caller.Session, 1)
+	require.Equal(t, int32(5), *out.PackedPolicySize) // in percent
 	require.Equal(t, policy.Principal{
 		Type: policy.AssumedRole, Account: testAccount, ARN: "arn:aws:sts::" + testAccount + ":assumed-role/work/one", AccessKeyID: out.Credentials.AccessKeyId,
 		UserID: out.AssumedRoleUser.AssumedRoleId, RoleARN: arn, Tags: map[string]string{"role": "yes"}, Issued: r.now.Truncate(time.Second),

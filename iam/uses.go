@@ -1,8 +1,6 @@
 package iam
 
 import (
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,18 +57,24 @@ func (u *uses) get(id string) *lastUse {
 	return nil
 }
 
-// unsaved gives at most some of the access keys whose last use is not written down, and marks them as saved.
-func (u *uses) unsaved(most int) map[string]lastUse {
+// keyUse is the last use of an access key.
+type keyUse struct {
+	id string
+	lastUse
+}
+
+// unsaved gives the last uses that are not written down, and marks them as saved.
+func (u *uses) unsaved() []keyUse {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	some := map[string]lastUse{}
-	for _, id := range slices.Sorted(maps.Keys(u.latest)) {
-		if last := u.latest[id]; !last.saved && len(some) < most {
+	var all []keyUse
+	for id, last := range u.latest {
+		if !last.saved {
 			last.saved = true
-			some[id] = last.lastUse
+			all = append(all, keyUse{id, last.lastUse})
 		}
 	}
-	return some
+	return all
 }
 
 // lastUse gives when an access key was last used; nil for never.

@@ -37,7 +37,7 @@ func allowing(principal, resource string) string {
 	return `{"Statement":{"Effect":"Allow","Principal":{"AWS":"` + principal + `"},"Action":"kms:*","Resource":"` + resource + `"}}`
 }
 
-// TestPolicyLockout has users and sessions, which no operation makes yet, put policies of all kinds.
+// TestPolicyLockout judges policies of all kinds for root users, users and sessions, and has them put.
 func TestPolicyLockout(t *testing.T) {
 	const (
 		alice   = "arn:aws:iam::" + testAccount + ":user/alice"
@@ -63,6 +63,14 @@ func TestPolicyLockout(t *testing.T) {
 		{requestBy(t, policy.IAMUser, alice), allowing(alice, key.ARN()), false},
 		{requestBy(t, policy.IAMUser, alice), allowing(alice, newTestKey(secondKey).ARN()), true},
 	} {
+		for bypass, locked := range map[bool]bool{false: test.locked, true: false} {
+			err := checkPolicy(test.caller.Caller, key, test.policy, bypass)
+			if locked {
+				requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
+				continue
+			}
+			require.NoError(t, err)
+		}
 		s := newService(t, fakeToken{})
 		put(t, s, newTestKey(firstKey))
 		in := &PutKeyPolicyInput{KeyId: firstKey, Policy: test.policy}

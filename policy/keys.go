@@ -84,7 +84,7 @@ const keyOfValues = 64
 
 // keyNames are the names of the condition keys. Those that end in a slash or a colon are families: the rest of the name
 // stands behind it.
-var keyNames = map[ConditionKey]string{
+var keyNames = map[ConditionKey]string{ //nolint:gosec // names, not credentials
 	KeyPrincipalARN:           "aws:PrincipalArn",
 	KeyPrincipalAccount:       "aws:PrincipalAccount",
 	KeyPrincipalType:          "aws:PrincipalType",

@@ -18,9 +18,8 @@ var wildcards = strings.NewReplacer("*", string([]byte{anyRun}), "?", string([]b
 type chars interface{ ~string | ~[]byte }
 
 // like tells whether a value matches a compiled pattern. With fold, the pattern is in lower case, and the value is taken as if
-// its ASCII letters were. A failure after a wildcard for a run only ever moves the latest of
-// them on, so that no pattern takes more than its length times that of the value; and one that has more characters than
-// the value is not tried.
+// its ASCII letters were. A failure after a wildcard for a run only ever moves the latest of them on, so that no pattern
+// takes more than its length times that of the value; and one that has more characters than the value is not tried.
 func like[P chars](pattern P, value string, fold bool) bool {
 	if len(pattern) > len(value) && literals(pattern) > len(value) {
 		return false

@@ -66,6 +66,8 @@ func TestWildcardsAndCharacters(t *testing.T) {
 		{"*é", "é", true},
 		{"????", "a😀b", false},
 		{"???", "a😀b", true},
+		{"*??xy", "€xy", false},
+		{"*?xy", "€xy", true},
 		{"*\u00a9", "\u00e9", false}, // whose last bytes are the same
 	} {
 		require.Equal(t, test.want, like(wildcards.Replace(test.pattern), test.value, false), "%q ~ %q", test.pattern, test.value)

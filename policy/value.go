@@ -120,6 +120,7 @@ func (v *Value) single() (string, bool) {
 type Values interface {
 	// Value gives the value of a key; the zero Value if the request has none, which is so for every key that does not go with
 	// its operation. name is what stands behind the name of a family, as the policy wrote it (see Member), and "" for other
-	// keys. It is called once for each condition that is looked at, and must not allocate if decisions are not to.
+	// keys. Points in time are a Moment; aws:EpochTime is made of aws:CurrentTime. It is called once for each condition and
+	// variable that is looked at, and must not allocate if decisions are not to.
 	Value(key ConditionKey, name string) Value
 }

@@ -19,7 +19,7 @@ type specRow struct {
 
 func specRows(t *testing.T) (rows []specRow) {
 	t.Helper()
-	_, page := apiPage(t)
+	_, page, _ := apiPage(t)
 	for line := range strings.Lines(string(page)) {
 		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "| KeySpec ") || strings.HasPrefix(line, "| --- ") {
 			continue

@@ -105,6 +105,7 @@ make_run() {
 	step story.py "$python" test/clients/story.py
 	step life.sh test/clients/life.sh "$files"
 	step life.py "$python" test/clients/life.py
+	step identities.sh test/clients/identities.sh "$files" bin/hsmkms "$DEV_DIR/admin.sock"
 	grep -h '^skipped: ' "$work"/life.*.log || true # an old client, or openssl
 	local before keys
 	before=$(secrets_kept) keys=$(kms list-keys --query 'sort(Keys[].KeyId)')
