@@ -144,17 +144,18 @@ func (s *session) identifyEC(kind hsm.KeyKind, carrier p11.ObjectHandle) ([]byte
 	if err != nil {
 		return nil, err
 	}
+	err = errMaterial // of the number 0, which has no point
 	for _, point := range curve.lift(x) {
-		public, err := publickey.FromPoint(k.spec, point)
-		if err != nil {
-			continue
+		var public *publickey.Key
+		if public, err = publickey.FromPoint(k.spec, point); err != nil {
+			return nil, &hsm.Error{Class: hsm.Failed, Function: "C_DeriveKey", Cause: err}
 		}
 		ref := hsm.KeyRef{Kind: kind, Public: public.Marshal()}
 		if err = s.rehearseSignature(key, ref, ecdsaOf[k.spec]); err == nil || suspect(err) {
 			return ref.Public, err
 		}
 	}
-	return nil, errMaterial
+	return nil, err
 }
 
 // ecdsaOf gives the algorithm in which keys on a curve sign.

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -47,10 +49,15 @@ func (s *session) proveImportPair(w *ways, private p11.ObjectHandle, ref hsm.Key
 		return err
 	}
 	for _, wrap := range []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256} {
-		if route, ok := w.routes[hsm.AES256][wrap]; ok {
-			if err := l.rehearse(way{wrap, route}, hsm.AES256); err != nil {
+		for _, kind := range slices.Sorted(maps.Keys(w.routes)) { // hsm.AES256 is the first
+			route, ok := w.routes[kind][wrap]
+			if !ok {
+				continue
+			}
+			if err := l.rehearse(way{wrap, route}, kind); err != nil {
 				return err
 			}
+			break
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"testing"
 
 	p11 "github.com/miekg/pkcs11"
@@ -17,7 +18,7 @@ func TestResumeSHA256(t *testing.T) {
 	for n := range 200 {
 		message := make([]byte, n)
 		digest := sha256.Sum256(message)
-		padded := append(message, paddingSHA256(n)...)
+		padded := slices.Concat(message, paddingSHA256(n))
 		require.Zero(t, len(padded)%sha256.BlockSize, "%d bytes", n)
 		got, err := resumeSHA256(digest[:], len(padded), []byte("suffix"))
 		require.NoError(t, err)
