@@ -17,7 +17,8 @@ esac
 
 fill() {
 	sed -e "s|@DIR@|$dir|g" -e "s|@LISTEN@|$listen|" -e "s|@LISTEN_ADMIN@|$listen_admin|" \
-		-e "s|@MODULE@|$module|" -e "s|@HOME_OF_KEYS@|${KEY_HOME:-token}|" -e "s|@SESSIONS@|${TOKEN_SESSIONS:-0}|" "$1"
+		-e "s|@MODULE@|$module|" -e "s|@HOME_OF_KEYS@|${KEY_HOME:-token}|" -e "s|@SESSIONS@|${TOKEN_SESSIONS:-0}|" \
+		-e "s|@AUDIT_SYNC@|${AUDIT_SYNC:-1s}|" "$1"
 }
 # A PIN is there whole or not at all.
 make_pin() {

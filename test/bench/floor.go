@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,8 +29,16 @@ type floorServer struct {
 
 // message holds the members of all requests and answers that the floor knows.
 type message struct {
-	KeyId            string                  `json:",omitempty"`
-	DestinationKeyId string                  `json:",omitempty"`
+	KeyId            string `json:",omitempty"`
+	DestinationKeyId string `json:",omitempty"`
+	KeySpec          string `json:",omitempty"`
+	KeyUsage         string `json:",omitempty"`
+	SourceKeyId      string `json:",omitempty"`
+	// The algorithms are of the keys, of which each does one thing.
+	SigningAlgorithm hsm.Algorithm           `json:",omitempty"`
+	Message          []byte                  `json:",omitempty"`
+	Signature        []byte                  `json:",omitempty"`
+	Mac              []byte                  `json:",omitempty"`
 	Plaintext        []byte                  `json:",omitempty"`
 	CiphertextBlob   []byte                  `json:",omitempty"`
 	KeyMetadata      *struct{ KeyId string } `json:",omitempty"`
@@ -122,16 +131,17 @@ func (f *floorServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *floorServer) run(ctx context.Context, op string, in message) (out message, err error) {
 	switch op {
 	case "CreateKey":
-		ref, err := f.token.GenerateKey(ctx, hsm.KeyRequest{Kind: hsm.AES256, WrapUnder: f.under})
+		request := hsm.KeyRequest{Kind: floorKinds[in.KeySpec+in.KeyUsage], WrapUnder: f.under}
+		ref, err := f.token.GenerateKey(ctx, request)
 		f.keys[string(ref.ID)] = ref
 		return message{KeyMetadata: &struct{ KeyId string }{string(ref.ID)}}, err
 	case "Encrypt":
 		out.CiphertextBlob, err = f.seal(ctx, in.KeyId, in.Plaintext)
 	case "Decrypt":
-		out.Plaintext, err = f.open(ctx, in.CiphertextBlob)
+		out.Plaintext, err = f.open(ctx, in.KeyId, in.CiphertextBlob)
 	case "ReEncrypt":
 		var plaintext []byte
-		if plaintext, err = f.open(ctx, in.CiphertextBlob); err == nil {
+		if plaintext, err = f.open(ctx, in.SourceKeyId, in.CiphertextBlob); err == nil {
 			out.CiphertextBlob, err = f.seal(ctx, in.DestinationKeyId, plaintext)
 		}
 	case "GenerateDataKey":
@@ -139,19 +149,47 @@ func (f *floorServer) run(ctx context.Context, op string, in message) (out messa
 		if err = f.token.Random(ctx, out.Plaintext); err == nil {
 			out.CiphertextBlob, err = f.seal(ctx, in.KeyId, out.Plaintext)
 		}
+	case "Sign":
+		out.Signature, err = f.sign(ctx, in)
+	case "GenerateMac":
+		out.Mac, err = f.token.MAC(ctx, f.keys[in.KeyId], hsm.HMACWithSHA256, in.Message)
 	}
 	return out, err
+}
+
+// floorKinds are the kinds of keys by KeySpec and KeyUsage.
+var floorKinds = map[string]hsm.KeyKind{
+	"": hsm.AES256, "RSA_2048ENCRYPT_DECRYPT": hsm.RSA2048Decrypt, "RSA_2048SIGN_VERIFY": hsm.RSA2048Sign,
+	"ECC_NIST_P256SIGN_VERIFY": hsm.P256Sign, "ECC_NIST_EDWARDS25519SIGN_VERIFY": hsm.Ed25519Sign, "HMAC_256GENERATE_VERIFY_MAC": hsm.HMAC256,
+}
+
+func (f *floorServer) sign(ctx context.Context, in message) ([]byte, error) {
+	input := in.Message
+	if in.SigningAlgorithm != hsm.Ed25519 {
+		digest := sha256.Sum256(in.Message)
+		input = digest[:]
+	}
+	return f.token.Sign(ctx, hsm.Signing{Key: f.keys[in.KeyId], Algorithm: in.SigningAlgorithm, Input: input})
 }
 
 // idSize is the length of a key id in a floor's ciphertext, in bytes.
 const idSize = 32
 
 func (f *floorServer) seal(ctx context.Context, key string, plaintext []byte) ([]byte, error) {
-	sealed, err := f.token.Encrypt(ctx, hsm.Sealing{Key: f.keys[key]}, plaintext)
+	ref := f.keys[key]
+	if ref.Kind == hsm.RSA2048Decrypt {
+		sealed, err := f.token.Encrypt(ctx, hsm.Sealing{Key: ref, Algorithm: oaep}, plaintext)
+		return sealed.Data, err
+	}
+	sealed, err := f.token.Encrypt(ctx, hsm.Sealing{Key: ref}, plaintext)
 	return append(append([]byte(key), sealed.IV[:]...), sealed.Data...), err
 }
 
-func (f *floorServer) open(ctx context.Context, blob []byte) ([]byte, error) {
+// open decrypts a ciphertext, under the key that it names or, if it is of a key pair, under key.
+func (f *floorServer) open(ctx context.Context, key string, blob []byte) ([]byte, error) {
+	if ref := f.keys[key]; ref.Kind == hsm.RSA2048Decrypt {
+		return f.token.Decrypt(ctx, hsm.Opening{Key: ref, Algorithm: oaep, Sealed: hsm.Sealed{Data: blob}})
+	}
 	if len(blob) < idSize+hsm.IVSize {
 		return nil, errors.New("too short")
 	}

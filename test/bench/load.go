@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -26,7 +25,6 @@ import (
 type target struct {
 	url         string
 	credentials aws.Credentials
-	keys        [2]string
 }
 
 func newTarget(url, id, secret string) *target {
@@ -65,52 +63,6 @@ func (t *target) call(ctx context.Context, op string, in map[string]any) (map[st
 		return nil, fmt.Errorf("%s: %v", answer.Status, out)
 	}
 	return out, nil
-}
-
-// prepare makes two keys, at the first call.
-func (t *target) prepare(ctx context.Context) error {
-	for i := range t.keys {
-		if t.keys[i] != "" {
-			continue
-		}
-		out, err := t.call(ctx, "CreateKey", map[string]any{})
-		if err != nil {
-			return err
-		}
-		t.keys[i], _ = out["KeyMetadata"].(map[string]any)["KeyId"].(string)
-	}
-	return nil
-}
-
-// bodies makes n requests' bodies of an operation, each with a plaintext of its own.
-func (t *target) bodies(ctx context.Context, op string, n, payload int) ([][]byte, error) {
-	if err := t.prepare(ctx); err != nil {
-		return nil, err
-	}
-	encryptionContext := map[string]string{"purpose": "bench", "tenant": "blue"}
-	var all [][]byte
-	for range n {
-		plaintext := make([]byte, payload)
-		_, _ = rand.Read(plaintext) // never fails
-		encrypt := map[string]any{"KeyId": t.keys[0], "Plaintext": plaintext, "EncryptionContext": encryptionContext}
-		body := encrypt
-		switch op {
-		case "GenerateDataKey":
-			body = map[string]any{"KeyId": t.keys[0], "KeySpec": "AES_256", "EncryptionContext": encryptionContext}
-		case "Decrypt", "ReEncrypt":
-			out, err := t.call(ctx, "Encrypt", encrypt)
-			if err != nil {
-				return nil, err
-			}
-			body = map[string]any{"CiphertextBlob": out["CiphertextBlob"], "EncryptionContext": encryptionContext}
-			if op == "ReEncrypt" {
-				body = map[string]any{"CiphertextBlob": out["CiphertextBlob"], "SourceEncryptionContext": encryptionContext,
-					"DestinationKeyId": t.keys[1], "DestinationEncryptionContext": encryptionContext}
-			}
-		}
-		all = append(all, mustJSON(body))
-	}
-	return all, nil
 }
 
 // sign makes of the bodies requests as bytes of the wire. They are good for five minutes.
@@ -221,24 +173,24 @@ func readAnswer(r *bufio.Reader) error {
 	return fmt.Errorf("an answer other than 200: %s", body)
 }
 
-// compare runs the rounds of one operation on both servers in turns and gives a row of the table.
-func (s *servers) compare(ctx context.Context, op string) (string, error) {
+// compare runs the rounds of a row on both servers in turns and gives the line of the table.
+func (s *servers) compare(ctx context.Context, r row) (string, error) {
 	var floor, ours []result
 	var ratios []float64
-	floorBodies, err := s.floor.bodies(ctx, op, 256, s.o.payload)
+	floorBodies, err := s.floor.bodies(ctx, r, 256, s.o.payload)
 	if err != nil {
 		return "", fmt.Errorf("floor: %w", err)
 	}
-	ourBodies, err := s.hsmkms.bodies(ctx, op, 256, s.o.payload)
+	ourBodies, err := s.hsmkms.bodies(ctx, r, 256, s.o.payload)
 	if err != nil {
 		return "", err
 	}
 	for i := range s.o.rounds + 1 {
-		f, err := s.floor.round(ctx, s.o, op, floorBodies)
+		f, err := s.floor.round(ctx, s.o, r.operation, floorBodies)
 		if err != nil {
 			return "", fmt.Errorf("floor: %w", err)
 		}
-		h, err := s.hsmkms.round(ctx, s.o, op, ourBodies)
+		h, err := s.hsmkms.round(ctx, s.o, r.operation, ourBodies)
 		if err != nil {
 			return "", err
 		}
@@ -249,7 +201,7 @@ func (s *servers) compare(ctx context.Context, op string) (string, error) {
 	}
 	f, h := median(floor), median(ours)
 	slices.Sort(ratios)
-	return fmt.Sprintf("%-16s %10.0f %7d %7d %10.0f %7d %7d %8.2f  (%.2f to %.2f)", op, f.rate, f.p50.Microseconds(), f.p99.Microseconds(),
+	return fmt.Sprintf("%-18s %10.0f %7d %7d %10.0f %7d %7d %8.2f  (%.2f to %.2f)", r.name, f.rate, f.p50.Microseconds(), f.p99.Microseconds(),
 		h.rate, h.p50.Microseconds(), h.p99.Microseconds(), ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1]), nil
 }
 

@@ -64,7 +64,7 @@ func (s *servers) startServer(ctx context.Context) (*target, error) {
 	defer log.Close()
 	cmd := exec.Command("softhsm-config/run-dev.sh")
 	cmd.Env = append(os.Environ(), "DEV_DIR="+dir, "LISTEN=127.0.0.1:0", "LISTEN_ADMIN=127.0.0.1:0", "KEY_HOME="+s.o.home,
-		fmt.Sprintf("TOKEN_SESSIONS=%d", s.o.sessions))
+		fmt.Sprintf("TOKEN_SESSIONS=%d", s.o.sessions), "AUDIT_SYNC="+s.o.sync)
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		return nil, err
