@@ -19,6 +19,7 @@ import (
 	"hash"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -158,10 +159,17 @@ func (s *suite) importAs(t *testing.T, kind hsm.KeyKind, wrap hsm.ImportWrap, ma
 	return r
 }
 
+// isRSA tells whether keys of a kind need an AES key on their way: OAEP does not take them.
+func isRSA(kind hsm.KeyKind) bool { return strings.HasPrefix(string(kind), "RSA_") }
+
 // testImportKinds imports keys of every kind in every way, and holds what they do against Go.
 func (s *suite) testImportKinds(t *testing.T) {
 	for _, kind := range s.otherKinds() {
 		wraps := s.routesOf(t, kind)
+		if transported := slices.Contains(s.routesOf(t, hsm.AES256), hsm.RSAAESSHA1); isRSA(kind) && !transported {
+			require.Empty(t, wraps, "%s is too long for OAEP alone", kind)
+			continue
+		}
 		require.NotEmpty(t, wraps, "%s cannot be imported", kind)
 		key := newKnown(t, kind)
 		for _, wrap := range wraps {
