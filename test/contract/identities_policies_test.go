@@ -201,13 +201,19 @@ func TestNobodyButRoot(t *testing.T) {
 	requireDenied(t, err, self, "iam:CreateAccessKey", self, " because no identity-based policy allows the iam:CreateAccessKey action")
 
 	for name, call := range map[string]func() error{
-		"CreateKey":      func() error { _, err := who.KMS.CreateKey(ctx, &kms.CreateKeyInput{}); return err },
-		"ListKeys":       func() error { _, err := who.KMS.ListKeys(ctx, &kms.ListKeysInput{}); return err },
-		"ListAliases":    func() error { _, err := who.KMS.ListAliases(ctx, &kms.ListAliasesInput{}); return err },
-		"DeleteAlias":    func() error { _, err := who.KMS.DeleteAlias(ctx, &kms.DeleteAliasInput{AliasName: aws.String("alias/x")}); return err },
-		"DescribeKey":    func() error { _, err := who.KMS.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &id}); return err },
-		"Decrypt":        func() error { _, err := who.KMS.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: blob}); return err },
-		"GenerateRandom": func() error { _, err := who.KMS.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(1)}); return err },
+		"CreateKey":   func() error { _, err := who.KMS.CreateKey(ctx, &kms.CreateKeyInput{}); return err },
+		"ListKeys":    func() error { _, err := who.KMS.ListKeys(ctx, &kms.ListKeysInput{}); return err },
+		"ListAliases": func() error { _, err := who.KMS.ListAliases(ctx, &kms.ListAliasesInput{}); return err },
+		"DeleteAlias": func() error {
+			_, err := who.KMS.DeleteAlias(ctx, &kms.DeleteAliasInput{AliasName: aws.String("alias/x")})
+			return err
+		},
+		"DescribeKey": func() error { _, err := who.KMS.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &id}); return err },
+		"Decrypt":     func() error { _, err := who.KMS.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: blob}); return err },
+		"GenerateRandom": func() error {
+			_, err := who.KMS.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(1)})
+			return err
+		},
 	} {
 		require.ErrorContains(t, call(), "AccessDeniedException", name)
 	}

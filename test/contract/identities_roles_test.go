@@ -157,9 +157,13 @@ func TestWhoMayAssumeRoles(t *testing.T) {
 
 	long := func(in *sts.AssumeRoleInput) { in.DurationSeconds = aws.Int32(7200) }
 	kmstest.RequireError(t, try(allowed, byAccount, long), "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-	mfa := func(in *sts.AssumeRoleInput) { in.SerialNumber, in.TokenCode = aws.String("GAHT12345678"), aws.String("123456") }
+	mfa := func(in *sts.AssumeRoleInput) {
+		in.SerialNumber, in.TokenCode = aws.String("GAHT12345678"), aws.String("123456")
+	}
 	kmstest.RequireError(t, try(allowed, byAccount, mfa), "AccessDenied", "MultiFactorAuthentication failed with invalid MFA one time pass code. ")
-	tags := func(in *sts.AssumeRoleInput) { in.Tags = []ststypes.Tag{{Key: aws.String("k"), Value: aws.String("v")}} }
+	tags := func(in *sts.AssumeRoleInput) {
+		in.Tags = []ststypes.Tag{{Key: aws.String("k"), Value: aws.String("v")}}
+	}
 	requireDenied(t, try(allowed, byAccount, tags), kmstest.IAMARN("user/assume-allowed"), "sts:TagSession", byAccount, "")
 
 	external := newRole(t, s, "external", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"`+kmstest.IAMARN("user/assume-plain")+
