@@ -33,22 +33,50 @@ func (s *Service) authorize(ctx context.Context, r *Request, a action, identifie
 	if err != nil {
 		return nil, err
 	}
-	name, err := parseKeyName(r, identifier)
+	name, err := a.keyName(r, identifier)
 	if err != nil {
 		return nil, err
 	}
-	if name.alias != "" && !a.aliases {
-		return nil, Errorf(NotFound, "Invalid keyId '%s'", identifier)
+	foreign := name.account != r.Caller.Account
+	if foreign && !a.foreign {
+		return nil, s.denied(r, a, name, &q)
 	}
 	key, err := s.find(ctx, name)
-	if name.account != r.Caller.Account && (TypeOf(err) == NotFound || err == nil && !a.foreign) {
-		// Whether the key exists is not for other accounts to know.
-		return nil, s.denied(r, a, &Key{ID: name.id, Account: name.account, Region: name.region, arn: name.arn()}, &q)
+	if err == nil {
+		err = s.permit(ctx, r, a, key, judgement{asked: &q, alias: name.alias, granted: granted})
+	}
+	if foreign && (TypeOf(err) == NotFound || TypeOf(err) == AccessDenied) {
+		return nil, s.denied(r, a, name, &q)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return key, s.permit(ctx, r, a, key, judgement{asked: &q, alias: name.alias, granted: granted})
+	return key, nil
+}
+
+// ownKey finds a key of the caller's account for an action that key policies are not asked about.
+func (s *Service) ownKey(ctx context.Context, r *Request, a action, identifier string) (*Key, error) {
+	name, err := a.keyName(r, identifier)
+	if err != nil {
+		return nil, err
+	}
+	if name.account != r.Caller.Account {
+		return nil, s.denied(r, a, name, &asked{})
+	}
+	key, err := s.find(ctx, name)
+	if err == nil {
+		r.Keys = append(r.Keys, key.ARN())
+	}
+	return key, err
+}
+
+// keyName reads a key identifier that an operation names its key by.
+func (a action) keyName(r *Request, identifier string) (keyName, error) {
+	name, err := parseKeyName(r, identifier)
+	if err == nil && name.alias != "" && !a.aliases {
+		return name, Errorf(NotFound, "Invalid keyId '%s'", identifier)
+	}
+	return name, err
 }
 
 // authorizeID is authorize for the bare key id in a ciphertext, which may belong to any account of the Region.
@@ -64,10 +92,13 @@ func (s *Service) authorizeID(ctx context.Context, r *Request, a action, id stri
 	if key != nil {
 		err = s.permit(ctx, r, a, key, judgement{asked: &q, granted: granted})
 	}
-	if key == nil || TypeOf(err) == AccessDenied {
+	if key == nil || TypeOf(err) == AccessDenied && key.Account != r.Caller.Account {
 		return nil, Errorf(AccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
 	}
-	return key, err
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
 }
 
 // permit decides with judge and enters the key into the request's list if the caller may use it.
@@ -89,65 +120,63 @@ type judgement struct {
 }
 
 // judge decides whether the caller may do the action with the key: by the key policy, the caller's own policies and, if these
-// do not allow it, the grants of the key.
+// do not allow it, the grants of the key. Who is not of the key's account must not see its answer, see denied.
 func (s *Service) judge(ctx context.Context, r *Request, a action, key *Key, j judgement) error {
 	compiled, err := s.compiled(key)
 	if err != nil {
 		return err
 	}
-	c := &circumstances{r: r, key: key, alias: j.alias, asked: j.asked}
-	c.aliases = func() ([]string, error) { return s.aliasesOf(ctx, key) }
-	request := c.request(a)
+	c := &circumstances{ctx: ctx, s: s, r: r, key: key, alias: j.alias, asked: j.asked}
+	request := c.decide(a)
 	decision := policy.DecideByKeyPolicy(request, compiled, nil)
 	if decision.Reason >= policy.ResourceSilent {
-		grants, err := s.grantsTo(ctx, r.Caller, key, j.granted)
+		grants, err := s.grantsTo(ctx, request, key, j.granted)
 		if err != nil {
 			return err
 		}
-		decision = policy.DecideByKeyPolicy(request, compiled, grants)
+		if len(grants) > 0 {
+			decision = policy.DecideByKeyPolicy(request, compiled, grants)
+		}
 	}
-	switch {
-	case c.failure != nil:
-		return c.failure
-	case decision.Allowed:
-		return nil
-	case key.Account != r.Caller.Account && decision.Reason <= policy.ResourceSilent:
-		return s.denied(r, a, key, j.asked)
-	}
-	return Errorf(AccessDenied, "%s", decision.Sentence(request))
+	return c.conclude(decision)
 }
 
-// judgeRetirement decides whether the caller may retire a grant.
+// judgeRetirement decides whether the caller may retire a grant, as judge does.
 func (s *Service) judgeRetirement(ctx context.Context, r *Request, key *Key, g *Grant) error {
-	c := &circumstances{r: r, key: key, asked: &asked{}}
-	c.aliases = func() ([]string, error) { return s.aliasesOf(ctx, key) }
-	request := c.request(actionRetireGrant)
-	decision := policy.DecideRetire(request, &g.Terms)
+	c := &circumstances{ctx: ctx, s: s, r: r, key: key, asked: &asked{}}
+	return c.conclude(policy.DecideRetire(c.decide(actionRetireGrant), &g.Terms))
+}
+
+// conclude makes the answer of a decision. None counts that was made without a value that could not be found out.
+func (c *circumstances) conclude(d policy.Decision) error {
 	switch {
 	case c.failure != nil:
 		return c.failure
-	case decision.Allowed:
+	case d.Allowed:
 		return nil
-	case key.Account != r.Caller.Account:
-		return s.denied(r, actionRetireGrant, key, &asked{})
 	}
-	return Errorf(AccessDenied, "%s", decision.Sentence(request))
+	return Errorf(AccessDenied, "%s", d.Sentence(&c.request))
 }
 
-// denied is the answer about a key of another account that does not exist or does not let the caller in: they must not be told
-// apart, so it is decided without looking at the key.
-func (s *Service) denied(r *Request, a action, key *Key, q *asked) error {
-	c := &circumstances{r: r, key: key, asked: q}
-	request := c.request(a)
-	c.key, request.EncryptionContext = nil, q.context
-	return Errorf(AccessDenied, "%s", policy.DecideByKeyPolicy(request, s.silent, nil).Sentence(request))
+// denied is the answer about a key of another account that does not exist, or does not let the caller in. These must not be
+// told apart, so it is made of the name in the request and of the caller's own policies, without a look at the key: if they
+// do not allow the action, that is the reason, and else that the key policy doesn't.
+func (s *Service) denied(r *Request, a action, name keyName, q *asked) error {
+	c := &circumstances{r: r, alias: name.alias, asked: q}
+	request := c.decide(a)
+	request.Resource, request.Account, request.EncryptionContext = name.arn(), name.account, q.context
+	decision := policy.DecideByKeyPolicy(request, s.open, nil)
+	if decision.Allowed {
+		decision = policy.Decision{Reason: policy.ResourceSilent}
+	}
+	return Errorf(AccessDenied, "%s", decision.Sentence(request))
 }
 
 // authorizeAlone decides about an action that is for no key, by the caller's own policies. resource is the ARN of what it is
 // for, which belongs to the caller's account; "" for nothing in particular.
 func (s *Service) authorizeAlone(r *Request, permission, resource string, q asked) error {
 	c := &circumstances{r: r, asked: &q}
-	request := c.request(action{permission: permission})
+	request := c.decide(action{permission: permission})
 	request.Resource = resource
 	if resource != "" {
 		request.Account = r.Caller.Account

@@ -256,7 +256,7 @@ func (s *Service) ListAliases(ctx context.Context, r *Request, in *ListAliasesIn
 	}
 	prefix := aliasRecords(r.Caller.Account, r.Region)
 	if in.KeyId != "" {
-		key, err := s.authorize(ctx, r, actionListAliases, in.KeyId, asked{})
+		key, err := s.ownKey(ctx, r, actionListAliases, in.KeyId)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,8 @@
 package kms
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -27,31 +29,38 @@ func cryptographicAsked(algorithm hsm.Algorithm, context map[string]string, toke
 	return asked{context: context, tokens: tokens, values: append(values, text(policy.KeyEncryptionAlgorithm, algorithm))}
 }
 
-// circumstances are the values of condition keys for one request and, unless it is about none, one key.
+// circumstances are what is decided about, with the values of condition keys for one request and, unless it is about none, one
+// key. They belong to one decision.
 type circumstances struct {
-	r   *Request
-	key *Key // nil for none
+	request policy.Request
+	r       *Request
 	*asked
-	alias   string
-	aliases func() ([]string, error)
+	alias string
+	// key is nil for none; ctx and s are for finding out more of it.
+	key *Key
+	ctx context.Context //nolint:containedctx // policy.Values has no room for it, and it ends with the decision
+	s   *Service
 	// failure is why a value could not be found out: no decision that was made without it counts.
 	failure error
 }
 
-// request gives what is to be decided.
-func (c *circumstances) request(a action) *policy.Request {
-	request := &policy.Request{Caller: c.r.Caller, Action: "kms:" + a.permission, NewGrant: c.newGrant, Values: c}
+// decide gives what is to be decided.
+func (c *circumstances) decide(a action) *policy.Request {
+	c.request = policy.Request{Caller: c.r.Caller, Action: "kms:" + a.permission, NewGrant: c.newGrant, Values: c}
 	if c.key != nil {
-		request.Resource, request.Account = c.key.ARN(), c.key.Account
+		c.request.Resource, c.request.Account = c.key.ARN(), c.key.Account
 		if c.key.Spec == SymmetricDefault {
-			request.EncryptionContext = c.context
+			c.request.EncryptionContext = c.context
 		}
 	}
-	return request
+	return &c.request
 }
 
 // Value implements policy.Values.
 func (c *circumstances) Value(key policy.ConditionKey, name string) policy.Value {
+	if key == policy.KeyReEncryptOnSameKey && c.key == nil {
+		return policy.Value{} // it would tell what an alias of another account points at
+	}
 	for i := range c.values {
 		if c.values[i].key == key {
 			return c.values[i].value
@@ -122,13 +131,14 @@ func (c *circumstances) tagNames() policy.Value {
 	return policy.Texts(names)
 }
 
+// resourceAliases are the names of the key's aliases.
 func (c *circumstances) resourceAliases() policy.Value {
-	if c.aliases == nil {
+	if c.key == nil {
 		return policy.Value{}
 	}
-	names, err := c.aliases()
+	names, err := c.s.aliasesOf(c.ctx, c.key)
 	if err != nil {
-		c.failure = err
+		c.failure = fmt.Errorf("listing the aliases of key %s: %w", c.key.ID, err)
 	}
 	return policy.Texts(names)
 }

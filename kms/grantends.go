@@ -20,68 +20,60 @@ type RevokeGrantInput struct {
 // RetireGrant ends a grant, named by its token, or by its key and id, on behalf of those for whom it was made: its retiring
 // principal, its grantee if it may, or the account of the key.
 func (s *Service) RetireGrant(ctx context.Context, r *Request, in *RetireGrantInput) (*Empty, error) {
+	name, g, err := s.grantToRetire(ctx, r, in)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.retire(ctx, r, name, g, in); err != nil {
+		if t := TypeOf(err); name.account != r.Caller.Account && (t == NotFound || t == AccessDenied) {
+			return nil, s.denied(r, actionRetireGrant, name, &asked{}) // whether there is such a grant is not for other accounts to know
+		}
+		return nil, err
+	}
+	return s.endGrant(ctx, g, in.DryRun)
+}
+
+// grantToRetire finds a grant, nil if there is none, and the name of its key.
+func (s *Service) grantToRetire(ctx context.Context, r *Request, in *RetireGrantInput) (keyName, *Grant, error) {
 	byToken, byID := in.GrantToken != "", in.KeyId != "" && in.GrantId != ""
 	if byToken == byID || byToken && in.KeyId+in.GrantId != "" {
-		return nil, Errorf(Validation, "You must specify either a GrantToken, or a KeyId and a GrantId.")
+		return keyName{}, nil, Errorf(Validation, "You must specify either a GrantToken, or a KeyId and a GrantId.")
 	}
 	if byToken {
 		g, err := s.openGrantToken(ctx, in.GrantToken)
+		if err == nil && (g == nil || g.Region != r.Region) {
+			err = errBadGrantToken(nil)
+		}
 		if err != nil {
-			return nil, err
+			return keyName{}, nil, err
 		}
-		if g == nil {
-			return nil, errBadGrantToken(nil)
-		}
-		return s.retire(ctx, r, g, in.DryRun)
+		return keyName{account: g.Account, region: g.Region, id: g.Key}, g, nil
 	}
-	name, err := parseKeyName(r, in.KeyId)
+	name, err := actionRetireGrant.keyName(r, in.KeyId)
 	if err != nil {
-		return nil, err
-	}
-	if name.alias != "" {
-		return nil, Errorf(NotFound, "Invalid keyId '%s'", in.KeyId)
+		return name, nil, err
 	}
 	g, err := s.grant(ctx, name.region, name.id, in.GrantId)
-	if err != nil {
-		return nil, err
-	}
-	if g == nil || g.Account != name.account {
-		key := &Key{ID: name.id, Account: name.account, Region: name.region}
-		if name.account != r.Caller.Account { // whether there is such a grant is not for other accounts to know
-			return nil, s.denied(r, actionRetireGrant, key, &asked{})
-		}
-		return nil, s.noGrant(ctx, key, in.GrantId)
-	}
-	return s.retire(ctx, r, g, in.DryRun)
+	return name, g, err
 }
 
-// noGrant tells that a key has no grant of an id, or that there is no such key.
-func (s *Service) noGrant(ctx context.Context, key *Key, id string) error {
-	now, err := s.live(ctx, key.Region, key.ID)
-	switch {
-	case err != nil:
+// retire decides whether the caller may retire a grant, nil if there is none, of a key.
+func (s *Service) retire(ctx context.Context, r *Request, name keyName, g *Grant, in *RetireGrantInput) error {
+	key, err := s.find(ctx, name)
+	if err != nil {
 		return err
-	case now == nil || now.Account != key.Account:
-		return notFound(key.ARN())
 	}
-	return Errorf(NotFound, "Grant '%s' does not exist", id)
-}
-
-// retire ends a grant if the caller may.
-func (s *Service) retire(ctx context.Context, r *Request, g *Grant, dry bool) (*Empty, error) {
-	key, err := s.live(ctx, g.Region, g.Key)
-	if err != nil {
-		return nil, err
-	}
-	if g.Region != r.Region || key == nil {
-		return nil, notFound(g.key().ARN())
+	if g == nil {
+		return noGrant(in.GrantId)
 	}
 	if err := s.judgeRetirement(ctx, r, key, g); err != nil {
-		return nil, err
+		return err
 	}
 	r.Keys = append(r.Keys, key.ARN())
-	return s.endGrant(ctx, g, dry)
+	return nil
 }
+
+func noGrant(id string) error { return Errorf(NotFound, "Grant '%s' does not exist", id) }
 
 // RevokeGrant ends a grant on behalf of those who manage the key.
 func (s *Service) RevokeGrant(ctx context.Context, r *Request, in *RevokeGrantInput) (*Empty, error) {
@@ -94,7 +86,7 @@ func (s *Service) RevokeGrant(ctx context.Context, r *Request, in *RevokeGrantIn
 		return nil, err
 	}
 	if g == nil {
-		return nil, Errorf(NotFound, "Grant '%s' does not exist", in.GrantId)
+		return nil, noGrant(in.GrantId)
 	}
 	return s.endGrant(ctx, g, in.DryRun)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,12 +16,12 @@ import (
 // The records of grants, in which <grantee> and the like stand for a digest of an ARN or of parameters:
 //
 //	grant/<region>/<key id>/<grant id>                 Grant
-//	grantee/<region>/<key id>/<grantee>/<grant id>     nothing: the grants of a key to a principal, for decisions
+//	grantee/<region>/<key id>/<grantee>/<grant id>     nothing: the grants of a key to a principal, for listing
 //	retiring/<region>/<retiring>/<grant id>            the key id: the grants that a principal may retire, for listing
 //	grant-name/<region>/<key id>/<name>                the grant id: a grant by its name and all its parameters
 //	grant-count/<region>/<key id>                      grantCount
 //
-// A grant never changes. It goes when it is retired or revoked, or with its key.
+// For decisions there is an index of its own, see grantindex.go. A grant never changes. It goes when it is retired or revoked, or with its key.
 const (
 	grantPrefix      = "grant/"
 	granteePrefix    = "grantee/"
@@ -33,7 +34,7 @@ const (
 const maxGrants = 50_000
 
 // grantRecords is how many records a transaction writes for a grant.
-const grantRecords = 5
+const grantRecords = 7
 
 // Grant is the record of a grant.
 type Grant struct {
@@ -67,10 +68,12 @@ func grantCounter(region, key string) string { return grantCountPrefix + region 
 // digest makes a part of a record's key of texts of any length and form. No two lists of texts have the same.
 func digest(texts ...string) string {
 	h := sha256.New()
+	var part []byte
 	for _, text := range texts {
-		fmt.Fprintf(h, "%d:%s", len(text), text)
+		part = append(strconv.AppendInt(part[:0], int64(len(text)), 10), ':')
+		h.Write(append(part, text...))
 	}
-	return hex.EncodeToString(h.Sum(nil)[:20])
+	return hex.EncodeToString(h.Sum(part[:0])[:20])
 }
 
 func (g *Grant) record() string { return grantsOf(g.Region, g.Key) + g.Terms.ID }
@@ -90,26 +93,35 @@ func (g *Grant) nameEntry() string {
 	return grantNamePrefix + g.Region + "/" + g.Key + "/" + digest(parts...)
 }
 
+// entries are the grant's entries in indexes, with their values.
+func (g *Grant) entries() map[string]string {
+	entries := map[string]string{grantees(g.Region, g.Key, g.Terms.GranteePrincipal) + g.Terms.ID: ""}
+	for _, entry := range g.indexEntries() {
+		entries[entry] = ""
+	}
+	if p := g.Terms.RetiringPrincipal; p != "" {
+		entries[retirables(g.Region, p)+g.Terms.ID] = g.Key
+	}
+	if g.Terms.Name != "" {
+		entries[g.nameEntry()] = g.Terms.ID
+	}
+	return entries
+}
+
 // putGrant writes a grant with its entries.
 func (t *recorder) putGrant(g *Grant) error {
 	if err := t.countGrants(g.Region, g.Key, 1); err != nil {
 		return err
 	}
-	if err := t.put(g.record(), g); err != nil {
+	if err := t.checkShapes(g); err != nil {
 		return err
 	}
-	if err := t.mark(grantees(g.Region, g.Key, g.Terms.GranteePrincipal) + g.Terms.ID); err != nil {
-		return err
-	}
-	if p := g.Terms.RetiringPrincipal; p != "" {
-		if err := t.write(retirables(g.Region, p)+g.Terms.ID, []byte(g.Key)); err != nil {
+	for entry, value := range g.entries() {
+		if err := t.write(entry, []byte(value)); err != nil {
 			return err
 		}
 	}
-	if g.Terms.Name == "" {
-		return nil
-	}
-	return t.write(g.nameEntry(), []byte(g.Terms.ID))
+	return t.put(g.record(), g)
 }
 
 // removeGrant removes a grant with its entries. It is no error if there is none.
@@ -121,19 +133,12 @@ func (t *recorder) removeGrant(record string) error {
 	if err := t.countGrants(g.Region, g.Key, -1); err != nil {
 		return err
 	}
-	entries := []string{record, grantees(g.Region, g.Key, g.Terms.GranteePrincipal) + g.Terms.ID}
-	if p := g.Terms.RetiringPrincipal; p != "" {
-		entries = append(entries, retirables(g.Region, p)+g.Terms.ID)
-	}
-	if g.Terms.Name != "" {
-		entries = append(entries, g.nameEntry())
-	}
-	for _, entry := range entries {
+	for entry := range g.entries() {
 		if err := t.remove(entry); err != nil {
 			return err
 		}
 	}
-	return nil
+	return t.remove(record)
 }
 
 // countGrants keeps count of a key's grants, and fails if there would be too many.
@@ -153,41 +158,6 @@ func (t *recorder) countGrants(region, key string, change int) error {
 		return t.remove(grantCounter(region, key))
 	}
 	return t.put(grantCounter(region, key), count)
-}
-
-// loadGrant reads the grant of an entry among those to a principal.
-func loadGrant(r store.Reader, entry string, _ []byte) (*policy.Grant, error) {
-	parts := strings.Split(strings.TrimPrefix(entry, granteePrefix), "/") // region, key, grantee, grant
-	g, err := read[Grant](r, grantsOf(parts[0], parts[1])+parts[3])
-	if err != nil {
-		return nil, err
-	}
-	if g == nil {
-		return nil, fmt.Errorf("the entry %s has no grant", entry)
-	}
-	return &g.Terms, nil
-}
-
-// grantsTo gives the grants of a key that may be for a caller: to the identity itself, to its role, or to its account; and those
-// of its grant tokens.
-func (s *Service) grantsTo(ctx context.Context, caller *policy.Caller, key *Key, granted []*Grant) ([]*policy.Grant, error) {
-	var all []*policy.Grant
-	for _, g := range granted {
-		if g.Region == key.Region && g.Key == key.ID {
-			all = append(all, &g.Terms)
-		}
-	}
-	for _, principal := range []string{caller.ARN, caller.RoleARN, rootARN(caller.Account)} {
-		if principal == "" {
-			continue
-		}
-		grants, _, err := s.grants.Get(ctx, grantees(key.Region, key.ID, principal))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, grants...)
-	}
-	return all, nil
 }
 
 func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }

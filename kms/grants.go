@@ -268,12 +268,13 @@ func (s *Service) ListRetirableGrants(ctx context.Context, r *Request, in *ListR
 	if !policy.IsPrincipal(in.RetiringPrincipal) {
 		return nil, Errorf(InvalidArn, "ARN does not refer to a valid principal: %s", in.RetiringPrincipal)
 	}
-	if err := s.authorizeAlone(r, "ListRetirableGrants", in.RetiringPrincipal, asked{}); err != nil {
+	if err := s.authorizeAlone(r, "ListRetirableGrants", "", asked{}); err != nil {
 		return nil, err
 	}
-	if parts := strings.SplitN(in.RetiringPrincipal, ":", 6); parts[4] != r.Caller.Account {
-		return nil, Errorf(AccessDenied, "User: %s is not authorized to perform: kms:ListRetirableGrants on resource: %s because no resource-based policy allows the kms:ListRetirableGrants action",
-			r.Caller.ARN, in.RetiringPrincipal)
+	if account := strings.Split(in.RetiringPrincipal, ":")[4]; account != r.Caller.Account { // what it may retire is its own account's matter
+		c := &circumstances{r: r, asked: &asked{}}
+		c.decide(action{permission: "ListRetirableGrants"}).Resource = in.RetiringPrincipal
+		return nil, c.conclude(policy.Decision{Reason: policy.ResourceSilent})
 	}
 	page, err := grantPage(in.Limit, in.Marker, retirables(r.Region, in.RetiringPrincipal))
 	if err != nil {

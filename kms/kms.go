@@ -69,10 +69,12 @@ type Service struct {
 	cfg     Config
 	keys    *store.Cache[*Key]
 	aliases *store.Cache[*Alias]
-	grants  *store.ListCache[*policy.Grant] // by grantee, see grantees
-	// policies are compiled key policies by their text, and silent one that says nothing.
+	// shapes and grants are those of principals, see grantindex.go.
+	shapes *store.Cache[[]shape]
+	grants *store.Cache[[]*policy.Grant]
+	// policies are compiled key policies by their text, and open one that allows everybody everything, see denied.
 	policies *lru.Cache[unique.Handle[string], *policy.Policy]
-	silent   *policy.Policy
+	open     *policy.Policy
 	meter    *meter
 	making   *makings
 	wake     chan struct{} // wakes the schedule
@@ -116,7 +118,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	grants, err := store.NewListCache(cfg.Store, granteePrefix, cfg.CacheSize, loadGrant)
+	shapes, grants, err := grantCaches(cfg.Store, cfg.CacheSize)
 	if err != nil {
 		return nil, err
 	}
@@ -124,12 +126,12 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	silent, err := policy.Compile(&policy.Document{Kind: policy.KeyPolicy})
+	open, err := policy.Load(policy.KeyPolicy, `{"Statement":{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}}`)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		cfg: cfg, keys: keys, aliases: aliases, grants: grants, policies: policies, silent: silent,
+		cfg: cfg, keys: keys, aliases: aliases, shapes: shapes, grants: grants, policies: policies, open: open,
 		making: newMakings(), wake: make(chan struct{}, 1), reaping: map[string]gate{},
 	}
 	for region := range cfg.Regions {
@@ -144,7 +146,7 @@ func New(cfg Config) (*Service, error) {
 func (s *Service) follow() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	for _, run := range []func(context.Context) error{s.keys.Run, s.aliases.Run, s.grants.Run} {
+	for _, run := range []func(context.Context) error{s.keys.Run, s.aliases.Run, s.shapes.Run, s.grants.Run} {
 		s.running.Go(func() {
 			if err := run(ctx); ctx.Err() == nil && !errors.Is(err, store.ErrClosed) {
 				s.cfg.Log.Error("following changes of the store", "error", err)

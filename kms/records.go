@@ -245,6 +245,7 @@ func (s *Service) update(ctx context.Context, fn func(*recorder) error) error {
 	if txn != nil { // also after a failure, which may have come after the commit
 		s.keys.Forget(txn.written...)
 		s.aliases.Forget(txn.written...)
+		s.shapes.Forget(txn.written...)
 		s.grants.Forget(txn.written...)
 	}
 	return err

@@ -39,20 +39,7 @@ type ReEncryptOutput struct {
 //
 // The source is judged before the destination, each for its own permission, state and algorithm.
 func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput) (*ReEncryptOutput, error) {
-	same, err := s.sameKey(ctx, r, in)
-	if err != nil {
-		return nil, err
-	}
-	values := slices.Clip([]given{{policy.KeyReEncryptOnSameKey, policy.Flag(same)}})
-	from, err := s.source(ctx, r, actionReEncryptFrom, &openTarget{
-		keyID: in.SourceKeyId, member: "sourceKeyId", blob: in.CiphertextBlob, algorithm: in.SourceEncryptionAlgorithm,
-		context: in.SourceEncryptionContext, grantTokens: in.GrantTokens, values: values, blind: blind(in.DryRun, in.DryRunModifiers),
-	})
-	if err != nil {
-		return nil, err
-	}
-	to, err := s.destination(ctx, r, actionReEncryptTo, &sealTarget{in.DestinationKeyId, in.DestinationEncryptionAlgorithm,
-		in.DestinationEncryptionContext, in.GrantTokens, values})
+	from, to, err := s.ends(ctx, r, in)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +69,35 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 		SourceEncryptionAlgorithm:      from.opening.Algorithm,
 		SourceKeyMaterialId:            from.key.shownID(from.material),
 	}, nil
+}
+
+// ends finds and judges source and destination. Whether they are one key is a condition of both judgements, and so must be
+// known before; if an alias is moved meanwhile, they are judged anew.
+func (s *Service) ends(ctx context.Context, r *Request, in *ReEncryptInput) (from *source, to *destination, err error) {
+	for ctx.Err() == nil {
+		r.Keys = nil
+		same, err := s.sameKey(ctx, r, in)
+		if err != nil {
+			return nil, nil, err
+		}
+		values := slices.Clip([]given{{policy.KeyReEncryptOnSameKey, policy.Flag(same)}})
+		from, err = s.source(ctx, r, actionReEncryptFrom, &openTarget{
+			keyID: in.SourceKeyId, member: "sourceKeyId", blob: in.CiphertextBlob, algorithm: in.SourceEncryptionAlgorithm,
+			context: in.SourceEncryptionContext, grantTokens: in.GrantTokens, values: values, blind: blind(in.DryRun, in.DryRunModifiers),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		to, err = s.destination(ctx, r, actionReEncryptTo, &sealTarget{in.DestinationKeyId, in.DestinationEncryptionAlgorithm,
+			in.DestinationEncryptionContext, in.GrantTokens, values})
+		if err != nil {
+			return nil, nil, err
+		}
+		if same == (from.key.ID == to.key.ID) {
+			return from, to, nil
+		}
+	}
+	return nil, nil, ctx.Err()
 }
 
 // sameKey tells whether source and destination are one key, as far as that can be known before anything is decided.

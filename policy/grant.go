@@ -3,6 +3,7 @@ package policy
 import (
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Grant lets a principal use a key. It is immutable and may be shared.
@@ -139,6 +140,32 @@ func hasPair(context map[string]string, key, value string) bool {
 		}
 	}
 	return found
+}
+
+// FoldContext gives the pairs of an encryption context, or of a constraint, under keys of which all that differ by case alone
+// are one. If these have different values, they are left out: no constraint is met by them.
+func FoldContext(context map[string]string) map[string]string {
+	folded, unclear := make(map[string]string, len(context)), []string(nil)
+	for key, value := range context {
+		key = strings.Map(foldRune, key)
+		if other, ok := folded[key]; ok && other != value {
+			unclear = append(unclear, key)
+		}
+		folded[key] = value
+	}
+	for _, key := range unclear {
+		delete(folded, key)
+	}
+	return folded
+}
+
+// foldRune gives the first of the characters that strings.EqualFold takes for the same.
+func foldRune(r rune) rune {
+	first := r
+	for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+		first = min(first, other)
+	}
+	return first
 }
 
 // value gives the value of a condition key about a grant that is to be created.

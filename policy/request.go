@@ -43,8 +43,14 @@ func (r *Request) value(key ConditionKey, name string) Value {
 		return Value{}
 	case KeyResourceAccount:
 		return Optional(r.Account)
-	case KeyGrantIsForAWSResource, KeyPrincipalIsAWSService, KeyViaAWSService: // AWS services never call this server
+	case KeyPrincipalIsAWSService, KeyViaAWSService: // AWS services never call this server
 		return Flag(false)
+	case KeyGrantIsForAWSResource:
+		switch r.Action {
+		case "kms:CreateGrant", "kms:ListGrants", "kms:RevokeGrant":
+			return Flag(false)
+		}
+		return Value{}
 	case KeyEncryptionContext:
 		return Member(r.context(), name)
 	case KeyEncryptionContextKeys:

@@ -42,26 +42,6 @@ func NewCache[T any](s Store, prefix string, size int, decode func([]byte) (T, e
 	return NewJoin(s, prefix, size, load, func(changed string) (string, bool) { return changed, false })
 }
 
-// ListCache is a Cache of lists: under a key that ends with a slash it has what the store has below it. A list of nothing is
-// kept, too. The lists are bounded in number, not in length.
-type ListCache[T any] = Cache[[]T]
-
-// NewListCache makes a cache of at most size lists, of keys that begin with prefix and have no slash after the one that ends
-// the list's. decode may read what belongs to the key from elsewhere, of which the cache then hears of no change; it must not
-// keep value.
-func NewListCache[T any](s Store, prefix string, size int, decode func(r Reader, key string, value []byte) (T, error)) (*ListCache[T], error) {
-	load := func(r Reader, list string) (all []T, _ bool, err error) {
-		failed := r.Scan(list, "", func(key string, value []byte) bool {
-			var one T
-			one, err = decode(r, key, value)
-			all = append(all, one)
-			return err == nil
-		})
-		return all, true, errors.Join(failed, err)
-	}
-	return NewJoin(s, prefix, size, load, func(changed string) (string, bool) { return changed[:strings.LastIndexByte(changed, '/')+1], false })
-}
-
 // NewJoin makes a cache of what load makes of several records in one snapshot of the store, under a key of its own choice.
 // All the records that it reads have the prefix. stale is told of each of them that changes, and says what can no longer be
 // kept: what load made for a key ("" for nothing), or all. Run must be running while the cache is in use.

@@ -31,7 +31,7 @@ func run(m *testing.M) (code int) {
 		dir, err := os.MkdirTemp("", "hsmkms-contract-")
 		if err == nil {
 			defer os.RemoveAll(dir)
-			servers[home], err = kmstest.Make(dir, module, kmstest.Options{Home: home, Top: []string{slowKeys}})
+			servers[home], err = kmstest.Make(dir, module, kmstest.Options{Home: home, AdminSocket: true, Top: []string{slowKeys}})
 		}
 		if err == nil {
 			err = servers[home].Run()

@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"net/http"
 	"net/url"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,19 +44,43 @@ func (s *Server) As(c aws.Credentials) Someone {
 // Root is the root user of Account.
 func (s *Server) Root() Someone { return s.As(s.Credentials()) }
 
+// NewAccount makes another account, of a server with an AdminSocket, and gives the clients of its root user.
+func (s *Server) NewAccount(t testing.TB, id string) Someone {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), s.binary, "account", "create", id, "--admin-socket", s.socket).CombinedOutput()
+	require.NoError(t, err, string(out))
+	values := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "export ")), "=")
+		values[name] = value
+	}
+	return s.As(aws.Credentials{AccessKeyID: values["AWS_ACCESS_KEY_ID"], SecretAccessKey: values["AWS_SECRET_ACCESS_KEY"]})
+}
+
 // NewUser makes a user of Account with an inline policy, "" for none, and gives its clients.
 func (s *Server) NewUser(t testing.TB, name, policy string) Someone {
 	t.Helper()
-	root := s.Root()
+	return s.NewUserOf(t, s.Root(), name, policy)
+}
+
+// NewUserOf is NewUser for the account of a root user.
+func (s *Server) NewUserOf(t testing.TB, root Someone, name, policy string) Someone {
+	t.Helper()
 	_, err := root.IAM.CreateUser(t.Context(), &iam.CreateUserInput{UserName: &name})
 	require.NoError(t, err)
 	if policy != "" {
-		_, err = root.IAM.PutUserPolicy(t.Context(), &iam.PutUserPolicyInput{UserName: &name, PolicyName: aws.String("own"), PolicyDocument: &policy})
-		require.NoError(t, err)
+		root.PutUserPolicy(t, name, policy)
 	}
 	out, err := root.IAM.CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{UserName: &name})
 	require.NoError(t, err)
 	return s.As(aws.Credentials{AccessKeyID: *out.AccessKey.AccessKeyId, SecretAccessKey: *out.AccessKey.SecretAccessKey})
+}
+
+// PutUserPolicy gives a user of the account a policy in the place of the one of NewUser.
+func (w Someone) PutUserPolicy(t testing.TB, name, policy string) {
+	t.Helper()
+	_, err := w.IAM.PutUserPolicy(t.Context(), &iam.PutUserPolicyInput{UserName: &name, PolicyName: aws.String("own"), PolicyDocument: &policy})
+	require.NoError(t, err)
 }
 
 // Session gives the clients of temporary credentials.
@@ -86,6 +112,13 @@ func (s *Server) PostForm(t testing.TB, c aws.Credentials, service string, pairs
 		form.Add(pairs[i], pairs[i+1])
 	}
 	return s.PostBody(t, c, service, "application/x-www-form-urlencoded", form.Encode())
+}
+
+// PostAs makes a request of an operation of KMS with a body of JSON text, signed by somebody, and sends it.
+func (s *Server) PostAs(t testing.TB, who Someone, operation, body string, edits ...func(*http.Request)) Answer {
+	t.Helper()
+	edits = append([]func(*http.Request){func(r *http.Request) { r.Header.Set("X-Amz-Target", "TrentService."+operation) }}, edits...)
+	return s.PostBody(t, who.Credentials, "kms", "application/x-amz-json-1.1", body, edits...)
 }
 
 // PostBody makes a signed request with a body of any kind and sends it.

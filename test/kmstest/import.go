@@ -41,10 +41,22 @@ func (s *Server) ImportSet(t testing.TB, keyID, algorithm, spec string) ImportSe
 		KeyId: &keyID, WrappingAlgorithm: types.AlgorithmSpec(algorithm), WrappingKeySpec: types.WrappingKeySpec(spec),
 	})
 	require.NoError(t, err)
-	public, err := x509.ParsePKIXPublicKey(out.PublicKey)
+	set, err := NewImportSet(keyID, algorithm, out)
 	require.NoError(t, err)
-	require.IsType(t, &rsa.PublicKey{}, public)
-	return ImportSet{KeyID: keyID, Algorithm: algorithm, Token: out.ImportToken, Public: public.(*rsa.PublicKey)}
+	return set
+}
+
+// NewImportSet reads what GetParametersForImport gave for a key and an algorithm.
+func NewImportSet(keyID, algorithm string, out *kms.GetParametersForImportOutput) (ImportSet, error) {
+	public, err := x509.ParsePKIXPublicKey(out.PublicKey)
+	if err != nil {
+		return ImportSet{}, fmt.Errorf("reading public key: %w", err)
+	}
+	pair, ok := public.(*rsa.PublicKey)
+	if !ok {
+		return ImportSet{}, fmt.Errorf("the public key is a %T", public)
+	}
+	return ImportSet{KeyID: keyID, Algorithm: algorithm, Token: out.ImportToken, Public: pair}, nil
 }
 
 // Input is a request to import key material, which does not expire.

@@ -52,6 +52,8 @@ type Options struct {
 	Day string
 	// NoAudit runs a server without an audit trail, for tests in which it could not write one, or too much of one.
 	NoAudit bool
+	// AdminSocket opens one, for NewAccount. Cleanup removes it.
+	AdminSocket bool
 	// NoRace runs a server without the race detector even when the test has it: for measuring the server's memory,
 	// which the detector multiplies.
 	NoRace bool
@@ -69,6 +71,7 @@ type Server struct {
 	options Options
 	binary  string
 	module  string
+	socket  string // of AdminSocket
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has ended
 	err     error         // of cmd, after exited
@@ -165,10 +168,27 @@ func Make(dir, module string, o Options) (*Server, error) {
 	if s.options.Home == "" {
 		s.options.Home = HomeToken
 	}
+	if o.AdminSocket {
+		if s.socket, err = newSocket(); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("preparing server: %w", err)
 	}
 	return s, nil
+}
+
+// newSocket gives the path of a socket, which has little room.
+func newSocket() (string, error) {
+	dir, err := buildDir()
+	if err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp(dir, ""); err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "s"), nil
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -227,10 +247,14 @@ regions:
 	if s.options.Day != "" {
 		text += ", day: " + s.options.Day
 	}
+	text += "}\n"
 	if !s.options.NoAudit {
-		text += "}\naudit: {path: " + s.path("audit") + ", file_size: 1GiB"
+		text += "audit: {path: " + s.path("audit") + ", file_size: 1GiB}\n"
 	}
-	text += "}\n" + strings.Join(s.options.top(), "\n") + "\n"
+	if s.socket != "" {
+		text += "admin_socket: " + s.socket + "\n"
+	}
+	text += strings.Join(s.options.top(), "\n") + "\n"
 	return os.WriteFile(s.Config(), []byte(text), 0o600)
 }
 
