@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"crypto/aes"
 	"fmt"
 	"maps"
 
@@ -77,7 +78,7 @@ func (s *session) tryForm(t template) (ability, error) {
 	a := ability{Support: hsm.Support{Algorithms: map[hsm.Algorithm]hsm.Route{}}, form: t.form}
 	key, ref := &loadedKey{}, hsm.KeyRef{Kind: t.kind}
 	err := twice(func() (err error) {
-		key.handle, ref.Public, err = s.makeOne(t)
+		key.handle, ref.Public, err = s.makeTrial(t)
 		return err
 	})
 	if err != nil {
@@ -101,6 +102,51 @@ func (s *session) tryForm(t template) (ability, error) {
 		a.Wraps = err == nil
 	}
 	return a, s.grave(err)
+}
+
+// largeRSA is the size in bits above which RSA keys are not made to be tried. That the token makes key pairs is seen with the
+// smaller ones; GenerateKey proves each key in any case.
+const largeRSA = 2048
+
+// makeTrial makes a throw-away key. An RSA key of a large size, which takes a token seconds to make, is one that is known
+// already, if the token takes it.
+func (s *session) makeTrial(t template) (p11.ObjectHandle, []byte, error) {
+	if k := kinds[t.kind]; k.slow() && k.size > largeRSA {
+		if handle, public, err := s.bringRSA(t); err == nil {
+			return handle, public, nil
+		}
+	}
+	return s.makeOne(t)
+}
+
+// bringRSA brings a known RSA key to the token, wrapped under an AES key of known value.
+func (s *session) bringRSA(t template) (p11.ObjectHandle, []byte, error) {
+	known, err := rsaSample(kinds[t.kind].size)
+	if err != nil {
+		return 0, nil, err
+	}
+	value, err := randomBytes(aesKeySize)
+	if err != nil {
+		return 0, nil, err
+	}
+	under, err := s.create(template{kind: hsm.AES256Wrap}, value)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = s.destroy(under) }()
+	w, err := s.wrapping(under)
+	if err != nil {
+		return 0, nil, err
+	}
+	block, err := aes.NewCipher(value)
+	if err != nil {
+		return 0, nil, err
+	}
+	if w.format != hsm.WrapKWP {
+		return 0, nil, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("keys are wrapped in the format %s", w.format)}
+	}
+	handle, err := s.unwrapAs(t, mechanismOf(w.mechanism, nil), under, keyWrapPadded(block, known.material))
+	return handle, known.evidence, err
 }
 
 // routesOf gives the routes that an algorithm can take, the better one first.

@@ -74,7 +74,7 @@ func gauge(name string) string { return name + `{region="` + kmstest.Region + `"
 func awaitCalm(t testing.TB, s *kmstest.Server) {
 	t.Helper()
 	require.Eventually(t, func() bool { _, done := metrics(t, s)[gauge("hsmkms_token_missing")]; return done }, waitLimit, waitStep)
-	require.Eventually(t, func() bool { return strings.Contains(s.Log(), `"msg":"importing key material"`) }, waitLimit, waitStep)
+	s.AwaitTrials(t)
 }
 
 // grown gives what became more, and by how much.
@@ -99,7 +99,7 @@ func TestRequestMetrics(t *testing.T) {
 		for _, key := range []string{absentKey, "made-up"} {
 			require.Equal(t, http.StatusBadRequest, s.Post(t, "DescribeKey", object(t, "KeyId", key)).Status)
 		}
-		for _, operation := range []string{"Sign", "MadeUpOperation", "MadeUpToo"} {
+		for _, operation := range []string{"ConnectCustomKeyStore", "MadeUpOperation", "MadeUpToo"} {
 			require.Equal(t, http.StatusBadRequest, s.Post(t, operation, "{}").Status)
 		}
 		forgedRequests[0].send(t, s, "TrentService.DescribeKey", "{}")
@@ -108,16 +108,16 @@ func TestRequestMetrics(t *testing.T) {
 		more := grown(before, after)
 		maps.DeleteFunc(more, func(name string, _ int) bool { return !requestCount.MatchString(name) })
 		require.Equal(t, map[string]int{
-			`hsmkms_requests_total{code="",operation="DescribeKey"}`:                                3,
-			`hsmkms_requests_total{code="NotFoundException",operation="DescribeKey"}`:               2,
-			`hsmkms_requests_total{code="UnsupportedOperationException",operation="Sign"}`:          1,
-			`hsmkms_requests_total{code="UnknownOperationException",operation="unknown"}`:           2,
-			`hsmkms_requests_total{code="MissingAuthenticationTokenException",operation="unknown"}`: 1,
-			`hsmkms_requests_total{code="SerializationException",operation="ListKeys"}`:             1,
-			`hsmkms_request_seconds_count{operation="DescribeKey"}`:                                 5,
-			`hsmkms_request_seconds_count{operation="Sign"}`:                                        1,
-			`hsmkms_request_seconds_count{operation="unknown"}`:                                     3,
-			`hsmkms_request_seconds_count{operation="ListKeys"}`:                                    1,
+			`hsmkms_requests_total{code="",operation="DescribeKey"}`:                                        3,
+			`hsmkms_requests_total{code="NotFoundException",operation="DescribeKey"}`:                       2,
+			`hsmkms_requests_total{code="UnsupportedOperationException",operation="ConnectCustomKeyStore"}`: 1,
+			`hsmkms_requests_total{code="UnknownOperationException",operation="unknown"}`:                   2,
+			`hsmkms_requests_total{code="MissingAuthenticationTokenException",operation="unknown"}`:         1,
+			`hsmkms_requests_total{code="SerializationException",operation="ListKeys"}`:                     1,
+			`hsmkms_request_seconds_count{operation="DescribeKey"}`:                                         5,
+			`hsmkms_request_seconds_count{operation="ConnectCustomKeyStore"}`:                               1,
+			`hsmkms_request_seconds_count{operation="unknown"}`:                                             3,
+			`hsmkms_request_seconds_count{operation="ListKeys"}`:                                            1,
 		}, more)
 		for name := range after {
 			require.NotContains(t, name, "MadeUp")

@@ -65,7 +65,7 @@ func newRig(t *testing.T, o kmstest.Options) *rig {
 func (r *rig) requireCalm(t *testing.T) {
 	t.Helper()
 	requireStockTaken(t, r.Server)
-	r.requireLogged(t, `"msg":"importing key material"`, 1)
+	r.AwaitTrials(t)
 }
 
 // eventually waits until something is so, for which there is no signal. Its limit is for a hopeless case only.

@@ -369,6 +369,14 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 // Log gives the log of the process since it was started. Lines come up to 100 ms late.
 func (s *Server) Log() string { return s.log.String() }
 
+// AwaitTrials waits until the server, which was just started, has tried out what its token can do: from then on it calls the token
+// for its clients and its schedule only.
+func (s *Server) AwaitTrials(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(s.Log(), `"msg":"keys of the token"`) }, 2*time.Minute, 20*time.Millisecond,
+		"the token is still being tried out")
+}
+
 // AdminGet asks the administrative listener.
 func (s *Server) AdminGet(t testing.TB, path string) (status int, body string) {
 	t.Helper()
