@@ -74,7 +74,7 @@ func gauge(name string) string { return name + `{region="` + kmstest.Region + `"
 func awaitCalm(t testing.TB, s *kmstest.Server) {
 	t.Helper()
 	require.Eventually(t, func() bool { _, done := metrics(t, s)[gauge("hsmkms_token_missing")]; return done }, waitLimit, waitStep)
-	require.Eventually(t, func() bool { return strings.Contains(s.Log(), `"msg":"importing key material"`) }, waitLimit, waitStep)
+	require.Eventually(t, func() bool { return strings.Contains(s.Log(), `"msg":"keys of the token"`) }, 3*waitLimit, waitStep)
 }
 
 // grown gives what became more, and by how much.
@@ -110,7 +110,7 @@ func TestRequestMetrics(t *testing.T) {
 		require.Equal(t, map[string]int{
 			`hsmkms_requests_total{code="",operation="DescribeKey"}`:                                3,
 			`hsmkms_requests_total{code="NotFoundException",operation="DescribeKey"}`:               2,
-			`hsmkms_requests_total{code="UnsupportedOperationException",operation="Sign"}`:          1,
+			`hsmkms_requests_total{code="ValidationException",operation="Sign"}`:                    1,
 			`hsmkms_requests_total{code="UnknownOperationException",operation="unknown"}`:           2,
 			`hsmkms_requests_total{code="MissingAuthenticationTokenException",operation="unknown"}`: 1,
 			`hsmkms_requests_total{code="SerializationException",operation="ListKeys"}`:             1,

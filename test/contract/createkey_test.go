@@ -144,6 +144,7 @@ func TestCreateKeyAccepts(t *testing.T) {
 // TestCreateExternalKey makes keys that wait for their material. Nothing is made on the token.
 func TestCreateExternalKey(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
+		awaitCalm(t, s)
 		generated := s.Calls(t)["C_GenerateKey"]
 		for _, body := range []string{`{"Origin":"EXTERNAL"}`, `{"Origin":"EXTERNAL","Tags":[{"TagKey":"k","TagValue":"v"}]}`} {
 			metadata := createKey(t, s, body)
@@ -331,9 +332,10 @@ func TestCreateKeyTags(t *testing.T) {
 // TestCreateKeyRefusedLeavesNothing checks that a refused request makes neither a key nor material on the token.
 func TestCreateKeyRefusedLeavesNothing(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
+		awaitCalm(t, s)
 		keys, generated := allKeys(t, s, 1000), s.Calls(t)["C_GenerateKey"]
 		for _, body := range []string{
-			`{"Origin":"HSM"}`, `{"KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY"}`, `{"Policy":"x"}`,
+			`{"Origin":"HSM"}`, `{"KeySpec":"SM2","KeyUsage":"SIGN_VERIFY"}`, `{"Policy":"x"}`,
 			`{"Tags":[{"TagKey":"aws:","TagValue":""}]}`, `{"KeySpec":"x"}`, `{`,
 		} {
 			require.Equal(t, http.StatusBadRequest, s.Post(t, "CreateKey", body).Status)
