@@ -197,8 +197,8 @@ func TestImportRoutesAfterHiccup(t *testing.T) {
 	for _, function := range []string{
 		"C_GenerateKey", "C_WrapKey", "C_GenerateKeyPair", "C_UnwrapKey", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_CreateObject",
 	} {
-		for _, code := range []uint{0x2, 0x5} {
-			for skip := range 3 {
+		for skip, codes := range [][]uint{{0x2}, {0x5}, {0x2}} {
+			for _, code := range codes {
 				r.token.epoch.Load().lose() // the calls that failed may have left an operation behind
 				r.healed()
 				rule := fmt.Sprintf("%s rv=0x%x skip=%d count=1", function, code, skip)
