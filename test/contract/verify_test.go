@@ -119,6 +119,7 @@ func TestVerifyNeedsNoToken(t *testing.T) {
 			"KeyId": sharedKey(t, s, "ECC_NIST_EDWARDS25519", "SIGN_VERIFY"), "Message": make([]byte, 64), "MessageType": "DIGEST",
 			"SigningAlgorithm": "ED25519_PH_SHA_512", "Signature": make([]byte, 64),
 		}}
+		awaitCalm(t, s)
 		before := s.Calls(t)
 		q.requireSuccess(t, s)
 		ph.requireRefusal(t, s, "KMSInvalidSignatureException", "")
