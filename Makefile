@@ -18,7 +18,7 @@ deps:
 # -count=1, because the cache of results does not see what the tests build and run as processes.
 test: deps
 	@softhsm-config/install-deps.sh openssl
-	CGO_ENABLED=1 go test -race -count=1 -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -count=1 -timeout 40m ./...
 
 lint:
 	gofmt -l . | tee /dev/stderr | wc -l | grep -qx 0

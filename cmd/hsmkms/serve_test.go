@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"hsmkms/api"
+	"hsmkms/audit"
 	"hsmkms/hsm"
 	"hsmkms/iam"
 	"hsmkms/kms"
@@ -50,8 +51,8 @@ type sink struct{}
 
 func (sink) Write(line []byte) (int, error) { return len(line), nil }
 
-// BenchmarkHandler is the cost of a request without the token and the network: signature, decoding, authorization,
-// encoding, metrics and log.
+// BenchmarkHandler is the cost of a request without the token and the network: signature, decoding, authorization, audit trail,
+// encoding, metrics and log. It is one client: the trail has each record to write by itself.
 func BenchmarkHandler(b *testing.B) {
 	st, err := bolt.Open(bolt.Config{Path: filepath.Join(b.TempDir(), "db")})
 	require.NoError(b, err)
@@ -67,7 +68,10 @@ func BenchmarkHandler(b *testing.B) {
 		return nil
 	}))
 	cfg := &config{Regions: map[string]regionConfig{"us-east-1": {}}, RequestTimeout: 10 * time.Second}
-	handler, err := newHandler(cfg, service, identities, nil, api.NewMetrics(), slog.New(slog.NewJSONHandler(sink{}, nil)))
+	trail, err := audit.New(b.Context(), audit.Config{Dir: filepath.Join(b.TempDir(), "audit")})
+	require.NoError(b, err)
+	defer func() { require.NoError(b, trail.Close(b.Context())) }()
+	handler, err := newHandler(cfg, service, identities, trail, api.NewMetrics(), slog.New(slog.NewJSONHandler(sink{}, nil)))
 	require.NoError(b, err)
 
 	r := &kms.Request{Region: "us-east-1", Operation: "CreateKey", Caller: &policy.Caller{Principal: policy.Principal{
