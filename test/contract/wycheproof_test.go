@@ -19,13 +19,17 @@ import (
 // The test vectors of Project Wycheproof that begin with a secret or private key: such a key is imported, once for all cases
 // that have it, and used through the API. Those that begin with a public key are run by package publickey.
 
-// importer imports keys into the server of one home.
+// importer imports keys into the server of one home. A wrapping key is made for each of them, which takes most of the time: the
+// servers of both homes work side by side, when all other tests are over.
 type importer struct {
 	s    *kmstest.Server
 	keys map[string]string // ids by spec, usage and material
 }
 
-func newImporter() importer { return importer{servers[kmstest.HomeToken], map[string]string{}} }
+func newImporter(t *testing.T, home string) importer {
+	t.Parallel()
+	return importer{servers[home], map[string]string{}}
+}
 
 // key gives the id of a key with a material.
 func (i importer) key(t *testing.T, spec, usage string, material []byte) string {
@@ -74,7 +78,7 @@ type macGroup struct {
 }
 
 func TestWycheproofHMAC(t *testing.T) {
-	keys := newImporter()
+	keys := newImporter(t, kmstest.HomeToken)
 	wycheproof.Suite[macGroup, macCase]{
 		Files: []string{"hmac_*.json"},
 		LeftOut: map[string]string{
@@ -132,7 +136,7 @@ var wycheproofCurves = map[string]struct {
 func TestWycheproofECDH(t *testing.T) {
 	const encodings = "a form of the key that the API requires: it takes the one encoding that it gives"
 	no := wycheproof.Decision{Accepted: false, Reason: encodings}
-	keys := newImporter()
+	keys := newImporter(t, kmstest.HomeWrapped)
 	wycheproof.Suite[ecdhGroup, ecdhCase]{
 		Files: []string{"ecdh_*.json"},
 		LeftOut: map[string]string{
@@ -205,7 +209,7 @@ type rsaCase struct {
 }
 
 func TestWycheproofOAEP(t *testing.T) {
-	keys := newImporter()
+	keys := newImporter(t, kmstest.HomeWrapped)
 	leave := func(reason string) func(*testing.T, rsaCase) wycheproof.Outcome {
 		return func(*testing.T, rsaCase) wycheproof.Outcome { return wycheproof.LeftOut(reason) }
 	}
@@ -245,7 +249,7 @@ func TestWycheproofOAEP(t *testing.T) {
 // TestWycheproofSigning signs with PKCS #1 v1.5, which has one signature for each message. Cases that Wycheproof calls
 // acceptable are with hashes that are too weak.
 func TestWycheproofSigning(t *testing.T) {
-	keys := newImporter()
+	keys := newImporter(t, kmstest.HomeWrapped)
 	wycheproof.Suite[rsaGroup, rsaCase]{
 		Files: []string{"rsa_pkcs1_*_sig_gen_*.json"},
 		LeftOut: map[string]string{
