@@ -40,8 +40,8 @@ func (s *Service) openGrantTokens(ctx context.Context, tokens []string) ([]*Gran
 
 // openGrantToken gives the grant of a grant token; nil if it is gone.
 func (s *Service) openGrantToken(ctx context.Context, token string) (g *Grant, err error) {
-	sealed, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil {
+	sealed, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || base64.RawURLEncoding.EncodeToString(sealed) != token { // the decoder lets line ends and stray bits pass
 		return nil, errBadGrantToken(err)
 	}
 	record, err := s.cfg.Vault.Open(ctx, grantTokenName, sealed)
