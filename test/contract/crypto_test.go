@@ -225,7 +225,7 @@ func testDryRun(t *testing.T, s *kmstest.Server, q request) {
 	q.with("DryRun", "true").requireRefusal(t, s, "SerializationException", "STRING_VALUE can not be converted to a Boolean")
 }
 
-// testGrantTokens gives grant tokens. There are no grants, so that no token is valid.
+// testGrantTokens gives grant tokens that are none.
 func testGrantTokens(t *testing.T, s *kmstest.Server, q request) {
 	q.with("GrantTokens", []string{}).requireSuccess(t, s)
 	q.with("GrantTokens", nil).requireSuccess(t, s)
