@@ -141,7 +141,7 @@ func (r *rig) newRole(name, trusted string) string {
 func TestSessions(t *testing.T) {
 	r := newRig(t)
 	id := r.newUser("alice")
-	arn := r.newRole("work", "arn:aws:iam::"+testAccount+":user/alice")
+	arn := r.newRole("job", "arn:aws:iam::"+testAccount+":user/alice")
 	out := r.assume(id, &AssumeRoleInput{RoleArn: arn, RoleSessionName: "one", Policy: allow("kms:*")})
 	identity, found, err := r.Identity(t.Context(), out.Credentials.AccessKeyId)
 	require.NoError(t, err)
@@ -152,7 +152,7 @@ func TestSessions(t *testing.T) {
 	require.Len(t, identity.Caller.Session, 1)
 	require.Equal(t, int32(5), *out.PackedPolicySize) // in percent
 	require.Equal(t, policy.Principal{
-		Type: policy.AssumedRole, Account: testAccount, ARN: "arn:aws:sts::" + testAccount + ":assumed-role/work/one", AccessKeyID: out.Credentials.AccessKeyId,
+		Type: policy.AssumedRole, Account: testAccount, ARN: "arn:aws:sts::" + testAccount + ":assumed-role/job/one", AccessKeyID: out.Credentials.AccessKeyId,
 		UserID: out.AssumedRoleUser.AssumedRoleId, RoleARN: arn, Tags: map[string]string{"role": "yes"}, Issued: r.now.Truncate(time.Second),
 	}, identity.Caller.Principal)
 
