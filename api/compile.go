@@ -45,9 +45,9 @@ var kinds = map[string]struct {
 type node struct {
 	kind kind
 	constraints
-	// hidden keeps values out of error texts: blobs and what the model calls sensitive.
+	// hidden keeps values out of error texts: blobs, tokens and what the model calls sensitive.
 	hidden bool
-	// secret keeps values out of the audit trail: blobs and what the model calls sensitive.
+	// secret keeps values out of the audit trail: the same.
 	secret bool
 	// bytes says that a string of an answer is held by bytes, which can be wiped.
 	bytes bool
@@ -179,6 +179,10 @@ func (m *model) checkMap(s *shape) error {
 	return nil
 }
 
+// tokens are members that prove something to a server, though the model does not call them sensitive: like those they have no
+// place in an error text, which is recorded too, nor in the audit trail.
+var tokens = map[string]bool{"GrantToken": true, "GrantTokens": true, "TokenCode": true, "ContextAssertion": true}
+
 // joinMembers joins the members of a structure with the fields of t.
 func (m *model) joinMembers(n *node, s *shape, t reflect.Type) error {
 	if err := checkFields(s, t); err != nil {
@@ -192,6 +196,9 @@ func (m *model) joinMembers(n *node, s *shape, t reflect.Type) error {
 		child, err := m.join(s.Members[name], field.Type)
 		if err != nil {
 			return fmt.Errorf("member %s: %w", name, err)
+		}
+		if tokens[name] {
+			child.hidden, child.secret = true, true
 		}
 		n.members = append(n.members, memberNode{
 			name:     name,

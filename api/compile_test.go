@@ -107,6 +107,7 @@ var inputs = map[string]reflect.Type{
 	"GenerateRandom":    reflect.TypeFor[generateRandomInput](),
 	"ImportKeyMaterial": reflect.TypeFor[importKeyMaterialInput](),
 	"CreateGrant":       reflect.TypeFor[createGrantInput](),
+	"UntagResource":     reflect.TypeFor[kms.UntagResourceInput](),
 }
 
 // decoderFor gives the decoder for one of inputs.

@@ -83,18 +83,18 @@ func TestValidation(t *testing.T) {
 			one + "Value '[FOO]' at 'dryRunModifiers' failed to satisfy constraint: Member must satisfy constraint: [Member must satisfy enum value set: [IGNORE_CIPHERTEXT]]",
 		},
 		{
-			"several list values", "Encrypt", `{"KeyId":"k","Plaintext":"AA==","GrantTokens":["a","","\u0062"]}`,
-			one + "Value '[a, , b]' at 'grantTokens' failed to satisfy constraint: Member must satisfy constraint: " +
-				"[Member must have length less than or equal to 8192, Member must have length greater than or equal to 1]",
+			"several list values", "UntagResource", `{"KeyId":"k","TagKeys":["a","","\u0062"]}`,
+			one + "Value '[a, , b]' at 'tagKeys' failed to satisfy constraint: Member must satisfy constraint: " +
+				"[Member must have length less than or equal to 128, Member must have length greater than or equal to 1]",
 		},
 		{
-			"a null in a list", "Encrypt", `{"KeyId":"k","Plaintext":"AA==","GrantTokens":["a",null]}`,
-			one + "Value '[a, null]' at 'grantTokens' failed to satisfy constraint: Member must satisfy constraint: [Member must not be null]",
+			"a null in a list", "UntagResource", `{"KeyId":"k","TagKeys":["a",null]}`,
+			one + "Value '[a, null]' at 'tagKeys' failed to satisfy constraint: Member must satisfy constraint: [Member must not be null]",
 		},
 		{
-			"a list too long", "Encrypt", `{"KeyId":"k","Plaintext":"AA==","GrantTokens":["1","2","3","4","5","6","7","8","9","0",""]}`,
-			"2 validation errors detected: Value '[1, 2, 3, 4, 5, 6, 7, 8, 9, 0, ]' at 'grantTokens' failed to satisfy constraint: Member must have length less than or equal to 10" +
-				"; Value '[1, 2, 3, 4, 5, 6, 7, 8, 9, 0, ]' at 'grantTokens' failed to satisfy constraint: Member must satisfy constraint: " +
+			"a list too long, of tokens, which are not shown", "Encrypt", `{"KeyId":"k","Plaintext":"AA==","GrantTokens":["1","2","3","4","5","6","7","8","9","0",""]}`,
+			"2 validation errors detected: Value at 'grantTokens' failed to satisfy constraint: Member must have length less than or equal to 10" +
+				"; Value at 'grantTokens' failed to satisfy constraint: Member must satisfy constraint: " +
 				"[Member must have length less than or equal to 8192, Member must have length greater than or equal to 1]",
 		},
 		{

@@ -8,9 +8,6 @@ import (
 	"hsmkms/kms"
 )
 
-// tokens are members that prove something to this server, and so have no place in a record.
-var tokens = map[string]bool{"GrantToken": true, "GrantTokens": true}
-
 // parameters gives the members of a structure for the audit trail, under CloudTrail's names. Left out are what is absent,
 // blobs (plaintexts, ciphertexts, signatures, key material), what the model calls sensitive, and tokens.
 func (n *node) parameters(v reflect.Value) audit.Parameters {
@@ -18,7 +15,7 @@ func (n *node) parameters(v reflect.Value) audit.Parameters {
 	for i := range n.members {
 		m := &n.members[i]
 		field := v.Field(m.field)
-		if m.node.secret || tokens[m.name] || absentParameter(field) {
+		if m.node.secret || absentParameter(field) {
 			continue
 		}
 		list = append(list, audit.Parameter{Name: m.path, Value: m.node.parameter(field)})

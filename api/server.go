@@ -154,11 +154,7 @@ func (s *Server) begin(r *http.Request) *exchange {
 
 // process runs a request up to the body of its answer. A panic is an internal error of this request alone.
 func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
+	defer recovered(&err)
 	ctx, cancel := context.WithTimeout(x.http.Context(), s.cfg.Timeout)
 	defer cancel()
 	services := jsonServices
@@ -187,7 +183,7 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 	if err != nil {
 		return err
 	}
-	result, err := e.call(ctx, &s.cfg, x, e.decoder)
+	result, err := s.call(ctx, x, e)
 	if unrecorded := s.trail(ctx, x, e, x.input, err); unrecorded != nil {
 		wipe(result)
 		return unrecorded
@@ -200,6 +196,19 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 		return nil
 	}
 	return encode(out, result)
+}
+
+// call runs the operation. A panic in it is its error, so that it is recorded like any other.
+func (s *Server) call(ctx context.Context, x *exchange, e endpoint) (result any, err error) {
+	defer recovered(&err)
+	return e.call(ctx, &s.cfg, x, e.decoder)
+}
+
+// recovered, when it is deferred, makes an error of a panic.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}
 }
 
 // endpoint finds the operation that a request is for.

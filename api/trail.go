@@ -15,10 +15,11 @@ import (
 
 // trail records a call whose caller is known, before it is answered: allowed or denied, whatever came of it. What cannot be
 // recorded fails, and so nothing that was done for it is given out. It does not end with the request, whose client may be gone.
-func (s *Server) trail(ctx context.Context, x *exchange, e endpoint, input any, outcome error) error {
+func (s *Server) trail(ctx context.Context, x *exchange, e endpoint, input any, outcome error) (err error) {
 	if s.cfg.Trail == nil {
 		return nil
 	}
+	defer recovered(&err)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
 	defer cancel()
 	if err := s.cfg.Trail(ctx, x.event(e, input, outcome)); err != nil {

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,9 +52,10 @@ type certificates struct {
 	load func() (*tls.Certificate, error)
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	current *tls.Certificate
-	// seen is what the files were when they were last loaded, or tried, and looked when they were last looked at.
+	current atomic.Pointer[tls.Certificate]
+	// mu is held by who looks after the files, which may take as long as the token does. Others do not wait for it.
+	mu sync.Mutex
+	// seen is what the files were when they were last loaded, and looked when they were last looked at.
 	seen   string
 	looked time.Time
 }
@@ -80,24 +82,33 @@ func newCertificates(ctx context.Context, cfg *config, rooms *rooms, log *slog.L
 	if err != nil {
 		return nil, fmt.Errorf("looking for the TLS certificate: %w", err)
 	}
-	if c.current, err = c.load(); err != nil {
+	first, err := c.load()
+	if err != nil {
 		return nil, fmt.Errorf("loading the TLS certificate: %w", err)
 	}
+	c.current.Store(first)
 	c.seen, c.looked = seen, time.Now()
 	return c, nil
 }
 
-// get implements tls.Config.GetCertificate. While new files can't be loaded, the old certificate stays.
+// get implements tls.Config.GetCertificate. While new files are being loaded, or can't be, the old certificate stays.
 func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.looked) < reloadEvery {
-		return c.current, nil
+	if c.mu.TryLock() {
+		defer c.mu.Unlock()
+		c.refresh()
 	}
-	c.looked = time.Now()
+	return c.current.Load(), nil
+}
+
+// refresh loads the files again if they are other ones now. It is called with mu held.
+func (c *certificates) refresh() {
+	if time.Since(c.looked) < reloadEvery {
+		return
+	}
+	defer func() { c.looked = time.Now() }()
 	seen, err := c.look()
 	if err == nil && seen == c.seen {
-		return c.current, nil
+		return
 	}
 	var fresh *tls.Certificate
 	if err == nil {
@@ -105,11 +116,11 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	if err != nil {
 		c.log.Error("loading a new TLS certificate; the one before it stays in use", "error", err)
-		return c.current, nil
+		return
 	}
-	c.current, c.seen = fresh, seen
+	c.seen = seen
+	c.current.Store(fresh)
 	c.log.Info("loaded a new TLS certificate", "serial", fresh.Leaf.SerialNumber.String(), "notAfter", fresh.Leaf.NotAfter)
-	return c.current, nil
 }
 
 // look tells what would show that the files are other ones now.
