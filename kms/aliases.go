@@ -145,6 +145,7 @@ func (s *Service) changeOwnAlias(ctx context.Context, r *Request, a action, name
 			return out, err
 		}
 		s.aliases.Forget(aliasRecords(r.Caller.Account, r.Region) + name)
+		s.keys.Forget(keyRecord(key.Region, key.ID))
 	}
 }
 

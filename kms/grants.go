@@ -60,12 +60,18 @@ func (s *Service) CreateGrant(ctx context.Context, r *Request, in *CreateGrantIn
 		return nil, dryRun()
 	}
 	g.Region, g.Key, g.Account = key.Region, key.ID, key.Account
+	id := g.Terms.ID
+	token, err := s.sealGrantToken(ctx, g) // before the grant is in force, of which the caller must hear
+	if err != nil {
+		return nil, err
+	}
 	if err := s.storeGrant(ctx, r, g); err != nil {
 		return nil, err
 	}
-	token, err := s.sealGrantToken(ctx, g)
-	if err != nil {
-		return nil, err
+	if g.Terms.ID != id { // it is one that there was already
+		if token, err = s.sealGrantToken(ctx, g); err != nil {
+			return nil, err
+		}
 	}
 	return &CreateGrantOutput{GrantId: g.Terms.ID, GrantToken: token}, nil
 }

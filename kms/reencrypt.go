@@ -100,7 +100,8 @@ func (s *Service) ends(ctx context.Context, r *Request, in *ReEncryptInput) (fro
 	return nil, nil, ctx.Err()
 }
 
-// sameKey tells whether source and destination are one key, as far as that can be known before anything is decided.
+// sameKey tells whether source and destination are one key, as far as that can be known, and told, before anything is decided. A key
+// that is named by an alias of another account is none.
 func (s *Service) sameKey(ctx context.Context, r *Request, in *ReEncryptInput) (bool, error) {
 	var ids [2]string
 	for i, identifier := range []string{in.SourceKeyId, in.DestinationKeyId} {
@@ -109,6 +110,9 @@ func (s *Service) sameKey(ctx context.Context, r *Request, in *ReEncryptInput) (
 			continue // which is found out, and answered, when the key is looked for
 		}
 		if ids[i] = name.id; name.alias != "" {
+			if name.account != r.Caller.Account {
+				continue // where it points is not for other accounts to find out
+			}
 			alias, found, err := s.aliases.Get(ctx, aliasRecords(name.account, name.region)+name.alias)
 			if err != nil {
 				return false, err

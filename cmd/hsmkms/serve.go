@@ -263,7 +263,7 @@ func newHTTPServer(handler http.Handler, work time.Duration, log *slog.Logger) *
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      work + 50*time.Second,
+		WriteTimeout:      2*work + 50*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		// Otherwise net/http itself would answer OPTIONS *, with success.
