@@ -172,7 +172,7 @@ var makers = map[string]func(g *rig) []call{
 	"CreateGrant": func(g *rig) []call {
 		return g.plain("CreateGrant", g.key(), "GranteePrincipal", "arn:aws:iam::"+g.account+":root", "Operations", []string{"Decrypt"})
 	},
-	"CreateKey": func(g *rig) []call {
+	"CreateKey": func(*rig) []call {
 		return []call{
 			{operation: "CreateKey", body: "{}", needs: []need{{"kms:CreateKey", ""}}},
 			{operation: "CreateKey", what: "tags", body: `{"Tags":[{"TagKey":"a","TagValue":"b"}]}`, needs: []need{{"kms:CreateKey", ""}, {"kms:TagResource", ""}}},
