@@ -88,7 +88,7 @@ func anyGrant(random *rand.Rand, n int) *Grant {
 // TestIndexFindsWhatAllows compares decisions with the grants that the index finds with those with all grants there are.
 func TestIndexFindsWhatAllows(t *testing.T) {
 	s := newGrantService(t)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // reproducible
+	random := rand.New(rand.NewPCG(1, 2))
 	put(t, s, newTestKey(firstKey))
 	key, err := s.live(t.Context(), testRegion, firstKey)
 	require.NoError(t, err)
@@ -334,7 +334,7 @@ func TestUnreadableDenies(t *testing.T) {
 func TestEntryWithoutGrantDenies(t *testing.T) {
 	s := newGrantService(t)
 	put(t, s, newTestKey(firstKey))
-	g := anyGrant(rand.New(rand.NewPCG(3, 4)), 1) //nolint:gosec // reproducible
+	g := anyGrant(rand.New(rand.NewPCG(3, 4)), 1)
 	g.Terms.Operations = []string{"DescribeKey"}
 	require.NoError(t, s.update(t.Context(), func(tx *recorder) error { return tx.putGrant(g) }))
 	require.NoError(t, describe(t, s, "u"))

@@ -99,3 +99,16 @@ func TestIsPrincipal(t *testing.T) {
 		require.False(t, IsPrincipal(arn), arn)
 	}
 }
+
+// TestFoldContext compares what is folded alike with what strings.EqualFold takes for the same.
+func TestFoldContext(t *testing.T) {
+	require.Equal(t, map[string]string{"A": "1", "K": "2"}, FoldContext(map[string]string{"a": "1", "\u212A": "2"}))
+	require.Equal(t, map[string]string{"A": "1"}, FoldContext(map[string]string{"a": "1", "A": "1", "b": "1", "B": "2"}))
+	require.Empty(t, FoldContext(nil))
+	keys := []string{"k", "K", "\u212A", "s", "\u017F", "ß", "ẞ", "σ", "ς", "x"}
+	for _, a := range keys {
+		for _, b := range keys {
+			require.Equal(t, strings.EqualFold(a, b), strings.Map(foldRune, a) == strings.Map(foldRune, b), "%q %q", a, b)
+		}
+	}
+}

@@ -39,11 +39,13 @@ func (w *stranger) may(t testing.TB, statements ...statement) {
 	w.root.PutUserPolicy(t, "stranger", document(t, statements...))
 }
 
-// closed are ways in which a key is closed to a stranger: by its key policy, by his own policies, or by both.
-func closed(g *rig, w *stranger) (ways []struct {
+// way is one in which a key is closed to a stranger: by its key policy, by his own policies, or by both.
+type way struct {
 	name      string
 	key, user []statement
-}) {
+}
+
+func closed(g *rig, w *stranger) (ways []way) {
 	keep := statement{"Effect": "Allow", "Principal": members{"AWS": g.account}, "Action": "kms:*", "Resource": "*"}
 	open := statement{"Effect": "Allow", "Principal": members{"AWS": w.account}, "Action": "kms:*", "Resource": "*"}
 	deny := statement{"Effect": "Deny", "Principal": members{"AWS": w.arn}, "Action": "kms:*", "Resource": "*"}
@@ -55,10 +57,7 @@ func closed(g *rig, w *stranger) (ways []struct {
 	aliased := allow("kms:*", "*").with("Condition", members{"ForAnyValue:StringLike": members{"kms:ResourceAliases": "alias/*"}})
 	same := allow("kms:*", "*").with("Condition", members{"Bool": members{"kms:ReEncryptOnSameKey": "true"}})
 	add := func(name string, key, user []statement) {
-		ways = append(ways, struct {
-			name      string
-			key, user []statement
-		}{name, key, user})
+		ways = append(ways, way{name, key, user})
 	}
 	for name, key := range map[string][]statement{"silent": {keep}, "denying": {keep, open, deny}} {
 		add(name+" key policy, user may all", key, []statement{all})

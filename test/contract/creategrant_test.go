@@ -2,7 +2,6 @@ package contract
 
 import (
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -50,7 +49,7 @@ func TestCreateGrant(t *testing.T) {
 	made := g.as(g.root, "CreateGrant", "KeyId", key, "GranteePrincipal", arn, "Operations", []string{"Encrypt", "Encrypt"}, "Name", "one",
 		"Constraints", members{"EncryptionContextSubset": members{"Tenant": "blue"}})
 	requireCode(t, made, "")
-	require.Regexp(t, regexp.MustCompile(`^[0-9a-f]{64}$`), made.JSON(t)["GrantId"])
+	require.Regexp(t, `^[0-9a-f]{64}$`, made.JSON(t)["GrantId"])
 	require.Len(t, made.JSON(t), 2)
 	requireCode(t, encrypt(members{"tenant": "blue", "other": "x"}), "")
 	for _, context := range []members{nil, {"tenant": "Blue"}, {"other": "blue"}} {
@@ -133,9 +132,8 @@ func TestGrantTokens(t *testing.T) {
 	g := newRig(t, one())
 	who, arn := g.user("grantee")
 	takers := 0
-	for operation, make := range makers {
-		calls := make(g)
-		key := calls[0].needs[0].resource
+	for operation, maker := range makers {
+		calls := maker(g)
 		forged := strings.Replace(calls[0].body, "{", `{"GrantTokens":["forged"],`, 1)
 		if !strings.Contains(g.s.PostAs(t, g.root, operation, forged).Body, "InvalidGrantTokenException") {
 			continue
@@ -159,7 +157,6 @@ func TestGrantTokens(t *testing.T) {
 			}
 			requireCode(t, g.s.PostAs(t, who, operation, body), denied)
 		}
-		require.NotEmpty(t, key)
 	}
 	require.Equal(t, 15, takers) // as many as there are in the published model
 }
