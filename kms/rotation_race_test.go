@@ -210,6 +210,9 @@ func TestRotationByTwoServers(t *testing.T) {
 				return s.rotateSpent(t.Context(), testRegion, unscheduled, storedKey(t, s, unscheduled).current().ID)
 			},
 		} {
+			for _, s := range []*Service{first.Service, second} { // which may not have heard yet of what the other did before
+				s.keys.Forget(keyRecord(testRegion, scheduled), keyRecord(testRegion, unscheduled))
+			}
 			both := sync.WaitGroup{}
 			both.Add(2)
 			first.token.hook = func() error { both.Done(); both.Wait(); return nil }
