@@ -34,7 +34,7 @@ var (
 // stateRow is an operation with its outcomes, in the order of reachableStates.
 type stateRow struct {
 	operation string
-	// body makes a request about a key, with aliases of its own, a ciphertext that it made, and another key.
+	// body makes a request about a key, with aliases and grants of its own, a ciphertext that it made, and another key.
 	body     func(t *testing.T, k *stateKey) string
 	outcomes [4]outcome
 }
@@ -44,6 +44,14 @@ type stateKey struct {
 	id, other       string
 	aliases         []string
 	blob, otherBlob []byte
+	grants          []string
+}
+
+// grant gives a grant of the key that no other request has.
+func (k *stateKey) grant() string {
+	grant := k.grants[0]
+	k.grants = k.grants[1:]
+	return grant
 }
 
 // alias gives an alias of the key that no other request has.
@@ -103,6 +111,7 @@ var stateRows = []stateRow{
 	{"CreateAlias", func(t *testing.T, k *stateKey) string {
 		return object(t, "AliasName", freeAlias(), "TargetKeyId", k.id)
 	}, unlessDying},
+	{"CreateGrant", onKey("GranteePrincipal", kmstest.IAMARN("root"), "Operations", []string{"DescribeKey"}), usable},
 	{"Decrypt", func(t *testing.T, k *stateKey) string { return object(t, "CiphertextBlob", k.blob) }, usable},
 	{"Decrypt", func(t *testing.T, k *stateKey) string { return object(t, "CiphertextBlob", k.blob, "KeyId", k.alias()) }, usable},
 	{"DeleteAlias", func(t *testing.T, k *stateKey) string { return object(t, "AliasName", k.alias()) }, always},
@@ -124,6 +133,7 @@ var stateRows = []stateRow{
 	{"ImportKeyMaterial", onKey("ImportToken", []byte("token"), "EncryptedKeyMaterial", []byte("material"),
 		"ExpirationModel", "KEY_MATERIAL_DOES_NOT_EXPIRE"), [4]outcome{generated, generated, generated, badToken}},
 	{"ListAliases", onKey(), always},
+	{"ListGrants", onKey(), always},
 	{"ListKeyPolicies", onKey(), always},
 	{"ListKeyRotations", onKey(), always},
 	{"ListResourceTags", onKey(), always},
@@ -134,6 +144,8 @@ var stateRows = []stateRow{
 	{"ReEncrypt", func(t *testing.T, k *stateKey) string {
 		return object(t, "CiphertextBlob", k.otherBlob, "DestinationKeyId", k.id)
 	}, usable},
+	{"RetireGrant", func(t *testing.T, k *stateKey) string { return object(t, "KeyId", k.id, "GrantId", k.grant()) }, always},
+	{"RevokeGrant", func(t *testing.T, k *stateKey) string { return object(t, "KeyId", k.id, "GrantId", k.grant()) }, always},
 	{"RotateKeyOnDemand", onKey(), usable},
 	{"ScheduleKeyDeletion", onKey(), unlessDying},
 	{"TagResource", onKey("Tags", []members{{"TagKey": "a", "TagValue": "b"}}), unlessDying},
@@ -158,6 +170,8 @@ func TestKeyStates(t *testing.T) {
 					k.blob = s.Encrypt(t, k.id, []byte("x"), nil)
 					for range 4 { // each for one request
 						k.aliases = append(k.aliases, newAlias(t, s, k.id))
+						k.grants = append(k.grants, accept(t, s, "CreateGrant",
+							object(t, "KeyId", k.id, "GranteePrincipal", kmstest.IAMARN("root"), "Operations", []string{"DescribeKey"}))["GrantId"].(string))
 					}
 					state.then(t, s, k.id)
 					require.Equal(t, state.name, describe(t, s, k.id)["KeyState"])
@@ -183,7 +197,7 @@ func (o outcome) require(t *testing.T, answer kmstest.Answer, id, what string) {
 // TestKeyStatesAreWhole guards against an operation that is served and not in the rows.
 func TestKeyStatesAreWhole(t *testing.T) {
 	for operation := range model(t).Operations {
-		keyless := slices.Contains([]string{"CreateKey", "GenerateRandom", "ListKeys"}, operation)
+		keyless := slices.Contains([]string{"CreateKey", "GenerateRandom", "ListKeys", "ListRetirableGrants"}, operation)
 		inRows := slices.ContainsFunc(stateRows, func(r stateRow) bool { return r.operation == operation }) ||
 			slices.ContainsFunc(otherKeys, func(q otherKey) bool { return q.operation == operation })
 		require.Equal(t, isTested(t, operation) && !keyless, inRows, strings.ToLower(operation))
