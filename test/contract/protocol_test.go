@@ -40,7 +40,6 @@ var noOperation = []badRequest{
 	{name: "a prefix twice", edit: set("X-Amz-Target", "TrentService.TrentService.ListKeys")},
 	{name: "no content type", operation: "ListKeys", edit: func(r *http.Request) { r.Header.Del("Content-Type") }},
 	{name: "plain JSON", operation: "ListKeys", edit: set("Content-Type", "application/json")},
-	{name: "a form", operation: "ListKeys", edit: set("Content-Type", "application/x-www-form-urlencoded")},
 	{name: "a bad content type", operation: "ListKeys", edit: set("Content-Type", "application/x-amz-json-1.1; ;")},
 	{name: "a newer protocol", operation: "ListKeys", edit: set("Content-Type", "application/x-amz-json-1.2")},
 	{name: "another path", operation: "ListKeys", edit: func(r *http.Request) { r.URL.Path = "/keys" }},
