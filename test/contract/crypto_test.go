@@ -236,10 +236,10 @@ func testGrantTokens(t *testing.T, s *kmstest.Server, q request) {
 	}
 	many := strings.Split(strings.Repeat("t", 11), "")
 	q.with("GrantTokens", many).requireRefusal(t, s, "ValidationException",
-		invalid("Value '["+strings.Join(many, ", ")+"]' at 'grantTokens'", "have length less than or equal to 10"))
+		invalid("Value at 'grantTokens'", "have length less than or equal to 10"))
 	long := strings.Repeat("t", 8193)
 	for _, token := range []string{"", long} {
-		q.with("GrantTokens", []string{token}).requireRefusal(t, s, "ValidationException", invalid("Value '["+token+"]' at 'grantTokens'",
+		q.with("GrantTokens", []string{token}).requireRefusal(t, s, "ValidationException", invalid("Value at 'grantTokens'",
 			"satisfy constraint: [Member must have length less than or equal to 8192, Member must have length greater than or equal to 1]"))
 	}
 }

@@ -36,7 +36,10 @@ func requireUsed(t *testing.T, s *kmstest.Server, operation, body string, ids ..
 		usage := lastUsage(t, s, id)
 		at, ok := usage["Timestamp"].(float64)
 		require.True(t, ok, "%v", usage)
-		require.Equal(t, members{"Operation": operation, "KmsRequestId": answer.Header.Get("X-Amzn-Requestid"), "Timestamp": at}, usage)
+		request := answer.Header.Get("X-Amzn-Requestid")
+		require.Equal(t, members{
+			"Operation": operation, "KmsRequestId": request, "CloudTrailEventId": recordOf(t, s, request)["eventID"], "Timestamp": at,
+		}, usage)
 		require.GreaterOrEqual(t, math.Round(1000*at), start)
 		require.LessOrEqual(t, math.Round(1000*at), end)
 	}
@@ -155,7 +158,7 @@ func TestGetKeyLastUsageIsKept(t *testing.T) {
 			id := s.NewKey(t)
 			accept(t, s, "Encrypt", object(t, "KeyId", id, "Plaintext", []byte("x")))
 			uses[id] = lastUsage(t, s, id)
-			require.Len(t, uses[id], 3)
+			require.Len(t, uses[id], 4)
 		}
 		for range 2 {
 			require.NoError(t, s.Stop())
@@ -180,7 +183,7 @@ func TestGetKeyLastUsageSDK(t *testing.T) {
 		require.Equal(t, id, *out.KeyId)
 		require.Equal(t, "Encrypt", string(out.KeyLastUsage.Operation))
 		require.NotEmpty(t, *out.KeyLastUsage.KmsRequestId)
-		require.Nil(t, out.KeyLastUsage.CloudTrailEventId)
+		require.NotEmpty(t, *out.KeyLastUsage.CloudTrailEventId)
 		require.False(t, out.KeyLastUsage.Timestamp.Before(*out.KeyCreationDate))
 		require.Equal(t, out.KeyCreationDate, out.TrackingStartDate)
 	})
