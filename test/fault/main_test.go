@@ -191,6 +191,7 @@ func gauge(t *testing.T, s *kmstest.Server, name string) (value int, found bool)
 // may be without its object.
 func requireStockTaken(t *testing.T, s *kmstest.Server) (orphans int) {
 	t.Helper()
+	s.AwaitTrials(t) // whose calls a rule would hit
 	eventually(t, func() bool {
 		_, found := gauge(t, s, "hsmkms_token_missing")
 		return found
