@@ -268,7 +268,7 @@ func modelWith(t *testing.T, shape string) *model {
 }
 
 func TestRefusesBigStructures(t *testing.T) {
-	m, err := loadModel()
+	m, err := parseModel(kmsModel)
 	require.NoError(t, err)
 	m.Operations["Big"] = operation{Input: reference{Shape: "KeyMetadata"}}
 	_, err = newDecoder(m, "Big", goType(m, reference{Shape: "KeyMetadata"}))

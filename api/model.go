@@ -26,7 +26,7 @@ var (
 )
 
 // model is the published description of the service: what each operation takes, gives and fails with. It is immutable
-// after loadModel and safe for concurrent use.
+// after parseModel and safe for concurrent use.
 type model struct {
 	Metadata   metadata             `json:"metadata"`
 	Version    string               `json:"version"`
@@ -103,9 +103,6 @@ type errorTrait struct {
 	SenderFault    bool   `json:"senderFault"`
 }
 
-// loadModel parses the embedded model of KMS. An error means that the file in model/ does not suit this code.
-func loadModel() (*model, error) { return parseModel(kmsModel) }
-
 // parseModel is strict: a word that this code does not know could be a constraint that it would fail to enforce.
 func parseModel(text string) (*model, error) {
 	m := &model{}
@@ -147,16 +144,6 @@ var javaCodePoint = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
 
 // operationNames gives the names of all operations in alphabetical order.
 func (m *model) operationNames() []string { return slices.Sorted(maps.Keys(m.Operations)) }
-
-// errorsOf gives the exceptions that the model lists for an operation, in the model's order; nil for an unknown
-// operation. Errors common to all services, such as ValidationException, are not among them.
-func (m *model) errorsOf(operation string) []kms.ErrorType {
-	var types []kms.ErrorType
-	for _, e := range m.Operations[operation].Errors {
-		types = append(types, kms.ErrorType(e.Shape))
-	}
-	return types
-}
 
 // isFault tells whether the model calls an exception the server's fault (HTTP status 500). It is false for the client's
 // errors (400) and for errors that the model does not list.

@@ -55,7 +55,7 @@ func requireWipes(t *testing.T, structure reflect.Type, paths [][]string) {
 
 // TestPlaintextIsWiped holds the inputs and outputs of the operations to the model: what it calls sensitive is wiped.
 func TestPlaintextIsWiped(t *testing.T) {
-	m, err := loadModel()
+	m, err := parseModel(kmsModel)
 	require.NoError(t, err)
 	var wiped []string
 	for name, e := range served {
@@ -80,7 +80,7 @@ func TestPlaintextIsWiped(t *testing.T) {
 // TestServeWipesInput calls a method that keeps the plaintext it was given: it is wiped when the call is over, however it
 // ends.
 func TestServeWipesInput(t *testing.T) {
-	m, err := loadModel()
+	m, err := parseModel(kmsModel)
 	require.NoError(t, err)
 	d, err := newDecoder(m, "Encrypt", reflect.TypeFor[kms.EncryptInput]())
 	require.NoError(t, err)
@@ -130,7 +130,7 @@ func TestBuffersAreWiped(t *testing.T) {
 
 // TestEveryOperationHasAnEndpoint holds the table of operations to the model: what has no method says so by name.
 func TestEveryOperationHasAnEndpoint(t *testing.T) {
-	m, err := loadModel()
+	m, err := parseModel(kmsModel)
 	require.NoError(t, err)
 	all, err := endpoints(m, served)
 	require.NoError(t, err)

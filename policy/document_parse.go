@@ -6,36 +6,7 @@ import (
 	"strings"
 )
 
-// ParseKeyPolicy reads a key policy: a document whose statements say whom they are about. It is strict: an element that the
-// language does not have, or has in another place, is an error and never overlooked. A statement may lack Action or
-// Resource; it then has no effect, as AWS documents. What is not checked is whether principals exist. It fails with a
-// MalformedError.
-func ParseKeyPolicy(policy string) (*Document, error) { return parseChecked(policy, KeyPolicy) }
-
-// ParseIdentityPolicy reads the policy of a user, group or role, a managed policy, a permissions boundary or a session
-// policy: they are one language. Its statements have an Action and a Resource, or their opposites, and no principals. It
-// is strict as ParseKeyPolicy is, and fails with a MalformedError.
-func ParseIdentityPolicy(policy string) (*Document, error) {
-	return parseChecked(policy, IdentityPolicy)
-}
-
-// ParseTrustPolicy reads the policy of a role that says who may assume it. Its statements have principals and actions of
-// STS, and no resource. It is strict as ParseKeyPolicy is, and fails with a MalformedError.
-func ParseTrustPolicy(policy string) (*Document, error) { return parseChecked(policy, TrustPolicy) }
-
-// parseChecked parses a policy that compiles, too: its variables are variables, and the values of its conditions suit their
-// operators.
-func parseChecked(policy string, kind Kind) (*Document, error) {
-	d, err := parsePolicy(policy, kind)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := Compile(d); err != nil {
-		return nil, err
-	}
-	return d, nil
-}
-
+// parsePolicy reads what Load does, but for the variables and the values of conditions, which are read when it is compiled.
 func parsePolicy(policy string, kind Kind) (*Document, error) {
 	raw := []byte(policy)
 	if err := checkJSON(raw); err != nil {

@@ -11,10 +11,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// loaded is what Load reads a text as, by Load's own judgement.
+func loaded(kind Kind, text string) (*Document, error) {
+	if _, err := Load(kind, text); err != nil {
+		return nil, err
+	}
+	return parsePolicy(text, kind)
+}
+
 // parse reads a policy that must be well-formed.
 func parse(t testing.TB, text string) *Document {
 	t.Helper()
-	d, err := ParseKeyPolicy(text)
+	d, err := loaded(KeyPolicy, text)
 	require.NoError(t, err, text)
 	return d
 }
@@ -198,7 +206,7 @@ func TestParseKeyPolicyRefuses(t *testing.T) {
 		withStatement(`,"Condition":{"ForAllValues:ForAnyValue:Bool":{"a:b":""}}`): `Invalid condition operator: "ForAllValues:ForAnyValue:Bool".`,
 		withStatement(`,"Condition":{"":{"a:b":"x"}}`):                             `Invalid condition operator: "".`,
 	} {
-		d, err := ParseKeyPolicy(text)
+		d, err := loaded(KeyPolicy, text)
 		require.Nil(t, d, text)
 		require.Equal(t, MalformedError(want), err, text)
 	}
@@ -246,10 +254,10 @@ func TestPrincipals(t *testing.T) {
 	}
 	for kind, values := range bad {
 		for _, value := range values {
-			_, err := ParseKeyPolicy(policy(kind, []string{value}))
+			_, err := loaded(KeyPolicy, policy(kind, []string{value}))
 			require.Equal(t, MalformedError(invalid), err, value)
 			if len(good[kind]) > 0 {
-				_, err = ParseKeyPolicy(policy(kind, []string{good[kind][0], value}))
+				_, err = loaded(KeyPolicy, policy(kind, []string{good[kind][0], value}))
 				require.Equal(t, MalformedError(invalid), err, value)
 			}
 		}
@@ -268,7 +276,7 @@ func TestPrincipals(t *testing.T) {
 		`{"AWS":"*","Service":"*"}`: invalid,
 		`{"AWS":"*","Users":"*"}`:   invalid,
 	} {
-		_, err := ParseKeyPolicy(`{"Statement":{"Effect":"Allow","Principal":` + text + `}}`)
+		_, err := loaded(KeyPolicy, `{"Statement":{"Effect":"Allow","Principal":`+text+`}}`)
 		require.Equal(t, MalformedError(want), err, text)
 	}
 }

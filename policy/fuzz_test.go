@@ -20,12 +20,12 @@ func FuzzParse(f *testing.F) {
 			"BinaryEquals":{"aws:Referer":"YQ=="},"Null":{"aws:TagKeys":"true"},"ArnLike":{"aws:PrincipalArn":"*"}}}}`,
 	} {
 		for kind := range kinds {
-			f.Add(text, kind)
+			f.Add(text, uint8(kind))
 		}
 	}
 	f.Fuzz(func(t *testing.T, text string, kind uint8) {
-		parse := kinds[kind%uint8(len(kinds))]
-		d, err := parse(text)
+		attached := Kind(kind) % kinds
+		d, err := loaded(attached, text)
 		if err != nil {
 			require.Nil(t, d)
 			var malformed MalformedError
@@ -34,7 +34,7 @@ func FuzzParse(f *testing.F) {
 		}
 		var object map[string]any
 		require.NoError(t, json.Unmarshal([]byte(text), &object))
-		again, err := parse(encode(d))
+		again, err := loaded(attached, encode(d))
 		require.NoError(t, err)
 		require.Equal(t, outcomes(t, d), outcomes(t, again))
 		for _, read := range []*Document{d, again} {
@@ -46,9 +46,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-var kinds = map[uint8]func(string) (*Document, error){
-	uint8(KeyPolicy): ParseKeyPolicy, uint8(IdentityPolicy): ParseIdentityPolicy, uint8(TrustPolicy): ParseTrustPolicy,
-}
+// kinds is how many kinds of policies there are.
+const kinds = TrustPolicy + 1
 
 // outcomes are the decisions by a document for every actor and some requests.
 func outcomes(t testing.TB, d *Document) []Decision {

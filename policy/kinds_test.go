@@ -13,7 +13,7 @@ func oneStatement(version, members string) string {
 
 func TestParseIdentityPolicy(t *testing.T) {
 	const what = `"Action":"kms:*","Resource":"*"`
-	d, err := ParseIdentityPolicy(oneStatement("2012-10-17", `"Sid":"A1",`+what))
+	d, err := loaded(IdentityPolicy, oneStatement("2012-10-17", `"Sid":"A1",`+what))
 	require.NoError(t, err)
 	require.Equal(t, &Document{Kind: IdentityPolicy, Version: Version2012, Statements: []Statement{
 		{SID: "A1", Effect: Allow, Actions: Patterns{List: []string{"kms:*"}}, Resources: Patterns{List: []string{"*"}}},
@@ -27,19 +27,19 @@ func TestParseIdentityPolicy(t *testing.T) {
 		`"Action":"kms:*","Resource":"key/1"`:        `Resource "key/1" must be in ARN format or "*".`,
 		what + `,"Condition":{"Strange":{"a:b":""}}`: `Invalid condition operator: "Strange".`,
 	} {
-		d, err := ParseIdentityPolicy(oneStatement("2012-10-17", members))
+		d, err := loaded(IdentityPolicy, oneStatement("2012-10-17", members))
 		require.Nil(t, d, members)
 		require.Equal(t, MalformedError(want), err, members)
 	}
 	for _, members := range []string{`"NotAction":"kms:*","Resource":"*"`, `"Action":"kms:*","NotResource":"*"`, `"Sid":"",` + what} {
-		_, err := ParseIdentityPolicy(oneStatement("2008-10-17", members))
+		_, err := loaded(IdentityPolicy, oneStatement("2008-10-17", members))
 		require.NoError(t, err, members)
 	}
 }
 
 func TestParseTrustPolicy(t *testing.T) {
 	const who = `"Principal":{"AWS":"` + ours + `"}`
-	d, err := ParseTrustPolicy(oneStatement("2012-10-17", who+`,"Action":["sts:AssumeRole","STS:TagSession"]`))
+	d, err := loaded(TrustPolicy, oneStatement("2012-10-17", who+`,"Action":["sts:AssumeRole","STS:TagSession"]`))
 	require.NoError(t, err)
 	require.Equal(t, TrustPolicy, d.Kind)
 	require.Equal(t, []string{rootARN(ours)}, d.Statements[0].Principals.AWS)
@@ -53,7 +53,7 @@ func TestParseTrustPolicy(t *testing.T) {
 		who + `,"Sid":"a b","Action":"sts:AssumeRole"`:       "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
 		`"Principal":{"AWS":"x"},"Action":"sts:AssumeRole"`:  string(errInvalidPrincipal),
 	} {
-		d, err := ParseTrustPolicy(oneStatement("2012-10-17", members))
+		d, err := loaded(TrustPolicy, oneStatement("2012-10-17", members))
 		require.Nil(t, d, members)
 		require.Equal(t, MalformedError(want), err, members)
 	}
@@ -74,7 +74,7 @@ func TestValuesOfConditions(t *testing.T) {
 		"DateLessThanEquals": {"2026-1-1"},
 	} {
 		for _, value := range values {
-			_, err := ParseKeyPolicy(withStatement(`,"Condition":{"` + operator + `":{"aws:x":["` + anyText(operator) + `","` + value + `"]}}`))
+			_, err := loaded(KeyPolicy, withStatement(`,"Condition":{"`+operator+`":{"aws:x":["`+anyText(operator)+`","`+value+`"]}}`))
 			var malformed MalformedError
 			require.ErrorAs(t, err, &malformed, "%s %q", operator, value)
 			require.Contains(t, err.Error(), "is not valid for the condition operator", "%s %q", operator, value)
@@ -104,14 +104,14 @@ func TestVariables(t *testing.T) {
 		"${", "${}", "a${aws:username", "${username}", "${aws:}", "${:x}", "${aws:username,}", "${aws:username, x}", "${aws:username, 'x}", "${aws:username, 'x'",
 		"${aws:username, 'x' y}", "${ aws:username}", "${*", "${**}", "${aws:username}${",
 	} {
-		_, err := ParseKeyPolicy(condition("2012-10-17", value))
+		_, err := loaded(KeyPolicy, condition("2012-10-17", value))
 		require.Equal(t, malformed("The policy has an invalid variable in %s.", show(value)), err)
 		parse(t, condition("2008-10-17", value))
 	}
 	for _, value := range []string{"${*}${?}${$}", "${aws:username}", "${aws:PrincipalTag/a b}", "${aws:username,'x'}", "${aws:username,  '}'  }", "${no:such}", "$", "{}", "$${aws:username}}"} {
 		parse(t, condition("2012-10-17", value))
 	}
-	_, err := ParseIdentityPolicy(oneStatement("2012-10-17", `"Action":"kms:*","Resource":"arn:aws:kms:*:*:key/${x}"`))
+	_, err := loaded(IdentityPolicy, oneStatement("2012-10-17", `"Action":"kms:*","Resource":"arn:aws:kms:*:*:key/${x}"`))
 	require.Equal(t, MalformedError(`The policy has an invalid variable in "arn:aws:kms:*:*:key/${x}".`), err)
 }
 

@@ -8,7 +8,11 @@ type Policy struct {
 	statements []rule
 }
 
-// Load parses and compiles a policy. It fails with a MalformedError.
+// Load parses and compiles a policy. It is strict: an element that the language does not have, or has in another place for this
+// kind of policy, is an error and never overlooked, and so is a value that does not suit its operator. What is not checked is
+// whether principals exist. It fails with a MalformedError.
+//
+// A statement of a key policy may lack Action or Resource; it then has no effect, as AWS documents.
 func Load(kind Kind, text string) (*Policy, error) {
 	d, err := parsePolicy(text, kind)
 	if err != nil {

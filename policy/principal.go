@@ -1,9 +1,8 @@
 // Package policy knows who may ask for what: the IAM policy language and KMS grants, evaluated. It is pure: no clock, no
 // I/O, no knowledge of HTTP or of keys.
 //
-// Text becomes a Document (ParseKeyPolicy, ParseIdentityPolicy, ParseTrustPolicy), a Document becomes a Policy (Compile),
-// and a Request is decided by the policies of its Caller and of the resource: DecideByKeyPolicy, DecideByTrust,
-// DecideByIdentity, DecideRetire. What goes wrong on the way denies.
+// Text becomes a Policy (Load), and a Request is decided by the policies of its Caller and of the resource:
+// DecideByKeyPolicy, DecideByTrust, DecideByIdentity, DecideRetire. What goes wrong on the way denies.
 package policy
 
 import "time"
@@ -47,7 +46,7 @@ type Principal struct {
 	SourceIdentity string `json:"sourceIdentity,omitempty"`
 }
 
-// Caller is a Principal with the policies that go with it, all made by ParseIdentityPolicy. It is immutable and may be
+// Caller is a Principal with the policies that go with it, all of the kind IdentityPolicy. It is immutable and may be
 // shared. The root user has none of them, and needs none.
 type Caller struct {
 	Principal

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -265,30 +264,15 @@ func (s *suite) testConcurrency(t *testing.T) {
 	for i := range refs {
 		refs[i] = s.generate(t)
 	}
-	var group sync.WaitGroup
-	failures := make(chan error, 64)
-	start := func(f func(i int) error) {
-		group.Go(func() {
-			for i := range 25 {
-				if err := f(i); err != nil {
-					failures <- err
-					return
-				}
-			}
-		})
-	}
+	var users crowd
 	for g := range 16 {
-		start(func(i int) error { return s.travel(t, refs[(g+i)%len(refs)], refs[(g*5+i*3)%len(refs)]) })
+		users.start(25, func(i int) error { return s.travel(t, refs[(g+i)%len(refs)], refs[(g*5+i*3)%len(refs)]) })
 	}
-	start(func(int) error { return s.comeAndGo(t) })
-	start(func(int) error { return s.comeAndGo(t) })
-	start(func(int) error { _, err := s.token.Objects(t.Context()); return err })
-	start(func(int) error { return s.token.Check(t.Context()) })
-	group.Wait()
-	close(failures)
-	for err := range failures {
-		require.NoError(t, err)
-	}
+	users.start(25, func(int) error { return s.comeAndGo(t) })
+	users.start(25, func(int) error { return s.comeAndGo(t) })
+	users.start(25, func(int) error { _, err := s.token.Objects(t.Context()); return err })
+	users.start(25, func(int) error { return s.token.Check(t.Context()) })
+	require.Empty(t, users.wait())
 }
 
 // travel takes a plaintext through both keys.
@@ -336,16 +320,11 @@ func (s *suite) comeAndGo(t *testing.T) error {
 func (s *suite) testDestroyInUse(t *testing.T) {
 	for range 10 {
 		ref := s.generate(t)
-		var group sync.WaitGroup
-		failures := make(chan error, 8)
-		for range cap(failures) {
-			group.Go(func() {
-				for range 20 {
-					if _, err := s.token.Encrypt(t.Context(), hsm.Sealing{Key: ref}, []byte("in use")); err != nil {
-						failures <- err
-						return
-					}
-				}
+		var users crowd
+		for range 8 {
+			users.start(20, func(int) error {
+				_, err := s.token.Encrypt(t.Context(), hsm.Sealing{Key: ref}, []byte("in use"))
+				return err
 			})
 		}
 		require.NoError(t, s.token.DestroyKey(t.Context(), ref))
@@ -355,9 +334,7 @@ func (s *suite) testDestroyInUse(t *testing.T) {
 		} else {
 			require.NoError(t, err)
 		}
-		group.Wait()
-		close(failures)
-		for err := range failures {
+		for _, err := range users.wait() {
 			require.Empty(t, s.domain)
 			requireClass(t, err, hsm.KeyMissing, hsm.Failed, hsm.Unsupported)
 		}

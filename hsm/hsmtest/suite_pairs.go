@@ -13,7 +13,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -396,20 +395,9 @@ func (s *suite) testPairsConcurrency(t *testing.T) {
 		s.key(t, kind)
 		s.support(t, kind)
 	}
-	var group sync.WaitGroup
-	failures := make(chan error, 16)
-	start := func(f func(i int) error) {
-		group.Go(func() {
-			for i := range 12 {
-				if err := f(i); err != nil {
-					failures <- err
-					return
-				}
-			}
-		})
-	}
+	var users crowd
 	for g := range 8 {
-		start(func(i int) error {
+		users.start(12, func(i int) error {
 			ref := s.made[kinds[(g+i)%len(kinds)]]
 			support, err := s.token.Support(t.Context(), ref.Kind)
 			if err != nil {
@@ -418,42 +406,28 @@ func (s *suite) testPairsConcurrency(t *testing.T) {
 			return s.use(t.Context(), support, ref)
 		})
 	}
-	start(func(int) error { _, err := s.token.Objects(t.Context()); return err })
-	start(func(i int) error {
+	users.start(12, func(int) error { _, err := s.token.Objects(t.Context()); return err })
+	users.start(12, func(i int) error {
 		ref, err := s.token.GenerateKey(t.Context(), hsm.KeyRequest{Kind: kinds[i%len(kinds)], WrapUnder: s.domain})
 		if err != nil {
 			return err
 		}
 		return s.token.DestroyKey(t.Context(), ref)
 	})
-	group.Wait()
-	close(failures)
-	for err := range failures {
-		require.NoError(t, err)
-	}
+	require.Empty(t, users.wait())
 }
 
 // testPairDestroyedInUse is testDestroyInUse of a key that signs.
 func (s *suite) testPairDestroyedInUse(t *testing.T) {
 	for range 5 {
 		ref := s.request(t, hsm.KeyRequest{Kind: hsm.P256Sign})
-		var group sync.WaitGroup
-		failures := make(chan error, 4)
-		for range cap(failures) {
-			group.Go(func() {
-				for range 20 {
-					if err := s.sign(t.Context(), ref, hsm.ECDSAWithSHA256); err != nil {
-						failures <- err
-						return
-					}
-				}
-			})
+		var users crowd
+		for range 4 {
+			users.start(20, func(int) error { return s.sign(t.Context(), ref, hsm.ECDSAWithSHA256) })
 		}
 		require.NoError(t, s.token.DestroyKey(t.Context(), ref))
 		requireClass(t, s.sign(t.Context(), ref, hsm.ECDSAWithSHA256), hsm.KeyMissing)
-		group.Wait()
-		close(failures)
-		for err := range failures {
+		for _, err := range users.wait() {
 			requireClass(t, err, hsm.KeyMissing, hsm.Failed, hsm.Unsupported)
 		}
 	}
