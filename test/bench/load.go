@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,10 +26,29 @@ import (
 type target struct {
 	url         string
 	credentials aws.Credentials
+	pid         int
 }
 
-func newTarget(url, id, secret string) *target {
-	return &target{url: url, credentials: aws.Credentials{AccessKeyID: id, SecretAccessKey: secret}}
+func newTarget(pid int, url, id, secret string) *target {
+	return &target{pid: pid, url: url, credentials: aws.Credentials{AccessKeyID: id, SecretAccessKey: secret}}
+}
+
+// cpuTime is what the target's process has used of the processors until now, in steps of a tick of 10 ms.
+func (t *target) cpuTime() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", t.pid)) // proc_pid_stat(5)
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var ticks int64
+	for _, field := range fields[11:13] { // utime and stime
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
 // request makes a signed request of an operation.
@@ -86,6 +106,7 @@ func (t *target) sign(ctx context.Context, op string, bodies [][]byte) ([][]byte
 type result struct {
 	rate     float64
 	p50, p99 time.Duration
+	cpu      time.Duration // of the target's process, for one request
 }
 
 // round drives the target with signed requests over the connections, each sending its next request when it has the
@@ -100,6 +121,10 @@ func (t *target) round(ctx context.Context, o options, op string, bodies [][]byt
 	defer cancel()
 	latencies := make([][]time.Duration, o.connections)
 	var group errgroup.Group
+	cpu, err := t.cpuTime()
+	if err != nil {
+		return result{}, err
+	}
 	start := time.Now()
 	for i := range o.connections {
 		group.Go(func() error {
@@ -112,12 +137,19 @@ func (t *target) round(ctx context.Context, o options, op string, bodies [][]byt
 		return result{}, err
 	}
 	took := time.Since(start)
+	cpuAfter, err := t.cpuTime()
+	if err != nil {
+		return result{}, err
+	}
 	all := slices.Concat(latencies...)
 	slices.Sort(all)
 	if len(all) == 0 {
 		return result{}, fmt.Errorf("no request was answered")
 	}
-	return result{rate: float64(len(all)) / took.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
+	return result{
+		rate: float64(len(all)) / took.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100],
+		cpu: (cpuAfter - cpu) / time.Duration(len(all)),
+	}, nil
 }
 
 func (t *target) connection(ctx context.Context, wires [][]byte, first int) ([]time.Duration, error) {
@@ -201,8 +233,11 @@ func (s *servers) compare(ctx context.Context, r row) (string, error) {
 	}
 	f, h := median(floor), median(ours)
 	slices.Sort(ratios)
-	return fmt.Sprintf("%-18s %10.0f %7d %7d %10.0f %7d %7d %8.2f  (%.2f to %.2f)", r.name, f.rate, f.p50.Microseconds(), f.p99.Microseconds(),
-		h.rate, h.p50.Microseconds(), h.p99.Microseconds(), ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1]), nil
+	return fmt.Sprintf("%-18s %s %s %8.2f  (%.2f to %.2f)", r.name, f, h, ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1]), nil
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("%10.0f %7d %7d %7.1f", r.rate, r.p50.Microseconds(), r.p99.Microseconds(), float64(r.cpu.Nanoseconds())/1000)
 }
 
 // median gives the round with the median rate.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -33,7 +34,7 @@ type options struct {
 func main() { os.Exit(run()) }
 
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	command := bench
 	args := os.Args[1:]
@@ -82,8 +83,9 @@ func bench(ctx context.Context, o options) error {
 	}
 	defer stopProfile()
 	fmt.Printf("%d connections, %d rounds of %v each, %d bytes of plaintext, home %s, sync %s\n", o.connections, o.rounds, o.round, o.payload, o.home, o.sync)
-	fmt.Printf("%-18s %26s %26s %8s  %s\n", "", "floor", "hsmkms", "ratio", "(worst and best round)")
-	fmt.Printf("%-18s %10s %7s %7s %10s %7s %7s\n", "operation", "op/s", "p50 us", "p99 us", "op/s", "p50 us", "p99 us")
+	fmt.Printf("%-18s %34s %34s %8s  %s\n", "", "floor", "hsmkms", "ratio", "(worst and best round)")
+	columns := fmt.Sprintf("%10s %7s %7s %7s", "op/s", "p50 us", "p99 us", "cpu us")
+	fmt.Printf("%-18s %s %s\n", "operation", columns, columns)
 	for _, r := range rows {
 		if o.only != "" && !strings.Contains(r.name, o.only) {
 			continue

@@ -75,7 +75,7 @@ func (s *servers) startServer(ctx context.Context) (*target, error) {
 		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("starting server: %w: %s", err, text)
 	}
-	return newTarget(env["AWS_ENDPOINT_URL_KMS"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]), nil
+	return newTarget(cmd.Process.Pid, env["AWS_ENDPOINT_URL_KMS"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]), nil
 }
 
 // waitForEnv reads the export lines that the server writes when it answers.
@@ -120,7 +120,7 @@ func (s *servers) startFloor(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting floor: %w", err)
 	}
-	return newTarget("http://"+strings.TrimSpace(address), "AKIAFLOORFLOORFLOOR0", "floor"), nil
+	return newTarget(cmd.Process.Pid, "http://"+strings.TrimSpace(address), "AKIAFLOORFLOORFLOOR0", "floor"), nil
 }
 
 // profile starts a CPU profile of this process if path is set.
