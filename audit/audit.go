@@ -174,7 +174,8 @@ func (t *Trail) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	t.writer = writer{trail: t, last: found.last}
+	t.writer.trail, t.writer.last = t, found.last
+	t.writer.direct = t.files != nil && t.cfg.Sync != SyncAlways && len(t.feeds) == 0
 	t.status.Last = found.last
 	for _, torn := range found.torn {
 		t.cfg.Log.Warn("audit: set aside what a killed process or damage left behind the last whole record", "file", torn.File,
@@ -222,6 +223,11 @@ func (t *Trail) enter(ctx context.Context, p *pending) error {
 	case <-t.closing:
 		return ErrClosed
 	default:
+	}
+	if t.writer.tryCommit(p) {
+		err := <-p.done
+		putPending(p)
+		return err
 	}
 	select {
 	case t.queue <- p:

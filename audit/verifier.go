@@ -102,8 +102,12 @@ func (v *verifier) collect(p place, text []byte, _ bool) {
 		return
 	}
 	position, err := m.Checkpoint.position()
-	if err != nil || !v.keys[i].verifies(m) || position.Sequence >= l.Sequence {
+	switch {
+	case err != nil || !v.keys[i].verifies(m):
 		v.problem(p, l.Sequence, "the checkpoint's signature is not valid")
+		return
+	case position.Sequence >= l.Sequence:
+		v.problem(p, l.Sequence, "the checkpoint was moved: it vouches for record %d, which is not before it", position.Sequence)
 		return
 	}
 	v.report.Checkpoints++

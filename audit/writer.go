@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -15,14 +16,22 @@ const (
 	retryEvery = time.Second
 )
 
-// writer is the one goroutine that numbers, chains and writes records.
+// writer numbers, chains and writes records: in a goroutine of its own what callers queue, and in a caller's what needs
+// no queue.
 type writer struct {
 	trail *Trail
-	last  Position
-	lost  lostCalls
-	end   context.Context // of Close
+	// direct tells that callers may write themselves: no disk and no sink has to be waited for.
+	direct bool
+
+	// mu guards what follows, and the files.
+	mu   sync.Mutex
+	last Position
+	lost lostCalls
+	end  context.Context // of Close
 	// ending tells that no call waits any more, so that a sink that fails keeps nothing out of the files.
 	ending bool
+	// closed tells that the last record was written.
+	closed bool
 
 	// Buffers that are reused.
 	batch []*pending
@@ -47,14 +56,33 @@ func (w *writer) run() {
 	for {
 		select {
 		case p := <-w.trail.queue:
+			w.mu.Lock()
 			w.commit(w.gather(p))
+			w.mu.Unlock()
 		case <-ticker.C:
+			w.mu.Lock()
 			_ = w.flush() // the next record reports it
+			w.mu.Unlock()
 		case <-w.trail.closing:
 			w.finish()
 			return
 		}
 	}
+}
+
+// tryCommit writes a record in the caller's goroutine, if nobody else writes: two hand-overs between goroutines cost
+// more than a write to the cache of the disk.
+func (w *writer) tryCommit(p *pending) bool {
+	if !w.direct || !w.mu.TryLock() {
+		return false
+	}
+	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
+	w.batch = append(w.batch[:0], p)
+	w.commit(w.batch)
+	return true
 }
 
 // gather takes whatever else waits, so that it shares a write and a flush of the disk.
@@ -216,6 +244,9 @@ func (w *writer) finish() {
 	t := w.trail
 	t.stop()
 	t.beside.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
 	for more := true; more; {
 		select {
 		case p := <-t.queue:
