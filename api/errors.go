@@ -88,6 +88,9 @@ func authError(err error) error {
 
 // causeOf gives what the log says of an error besides its type: never its message, which may repeat the request.
 func causeOf(err error) error {
+	if err == nil { // which errors.As would find out at some cost
+		return nil
+	}
 	var shown *kms.Error
 	if errors.As(err, &shown) {
 		return shown.Cause

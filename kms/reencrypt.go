@@ -46,11 +46,6 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 	if from.material == nil {
 		return nil, dryRun()
 	}
-	if size, known := from.plaintextSize(); known {
-		if err := to.fits(size); err != nil {
-			return nil, err
-		}
-	}
 	blob, err := from.reEncrypt(ctx, to)
 	if err != nil {
 		return nil, err
@@ -105,6 +100,9 @@ func (s *Service) ends(ctx context.Context, r *Request, in *ReEncryptInput) (fro
 func (s *Service) sameKey(ctx context.Context, r *Request, in *ReEncryptInput) (bool, error) {
 	var ids [2]string
 	for i, identifier := range []string{in.SourceKeyId, in.DestinationKeyId} {
+		if identifier == "" {
+			continue
+		}
 		name, err := parseKeyName(r, identifier)
 		if err != nil {
 			continue // which is found out, and answered, when the key is looked for

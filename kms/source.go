@@ -64,11 +64,6 @@ func (s *Service) source(ctx context.Context, r *Request, a action, t *openTarge
 	return from, err
 }
 
-// plaintextSize is the length of the plaintext, if that can be told from the ciphertext.
-func (f *source) plaintextSize() (size int, known bool) {
-	return len(f.opening.Sealed.Data) - hsm.TagSize, f.key.symmetric()
-}
-
 // asked is what policies and grants may be about.
 func (t *openTarget) asked() asked {
 	return cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.values)

@@ -263,6 +263,20 @@ func TestRSAReEncryptTooLong(t *testing.T) {
 	})
 }
 
+// TestReEncryptForgedAndTooLong moves a ciphertext that is too long for the destination, and then its forgery: who cannot encrypt under
+// the source learns nothing but that.
+func TestReEncryptForgedAndTooLong(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		from, to := s.NewKey(t), sharedKey(t, s, "RSA_2048", "ENCRYPT_DECRYPT")
+		blob := s.Encrypt(t, from, plaintextOf(500), nil)
+		q := moving(t, s, from, "SYMMETRIC_DEFAULT", blob).with("DestinationKeyId", to).with("DestinationEncryptionAlgorithm", "RSAES_OAEP_SHA_256")
+		q.requireRefusal(t, s, "ValidationException", "Algorithm RSAES_OAEP_SHA_256 and key spec RSA_2048 cannot encrypt data larger than 190 bytes.")
+		forged := bytes.Clone(blob)
+		forged[len(forged)-1] ^= 1
+		q.with("CiphertextBlob", forged).requireRefusal(t, s, "InvalidCiphertextException", "")
+	})
+}
+
 // TestRSAEmptyPlaintext decrypts nothing at all, which was encrypted outside: Encrypt does not take it.
 func TestRSAEmptyPlaintext(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
