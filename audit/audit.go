@@ -298,6 +298,14 @@ func (t *Trail) Status() Status {
 	return t.status
 }
 
+// Refuses gives why the last record could not be written, with OnFailure: Refuse; nil if it could.
+func (t *Trail) Refuses() error {
+	if t.cfg.OnFailure == Continue {
+		return nil
+	}
+	return t.Status().Failure
+}
+
 // Close writes what waits, marks the end of the process, signs a last checkpoint, and releases files and sinks. Records
 // that are entered while it runs are written or fail with ErrClosed. If ctx ends before, because a sink or the token
 // hangs, Close returns its error and leaves the rest to the end of the process.

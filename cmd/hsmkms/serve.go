@@ -153,7 +153,7 @@ func newHandler(cfg *config, service *kms.Service, identities *iam.Service, trai
 	}
 	settings := api.Config{KMS: service, IAM: identities, Verify: verifier.Verify, Timeout: cfg.RequestTimeout, Metrics: metrics, Log: log}
 	if trail != nil {
-		settings.Trail = trail.Record
+		settings.Trail, settings.TrailRefuses = trail.Record, trail.Refuses
 	}
 	return api.NewServer(settings)
 }

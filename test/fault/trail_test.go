@@ -1,9 +1,15 @@
 package fault
 
 import (
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -27,4 +33,36 @@ func TestTrailOnFullDisk(t *testing.T) {
 		return r.Post(t, "Decrypt", body(t, map[string]any{"CiphertextBlob": blob})).Status == http.StatusOK
 	}, "calls are still refused")
 	require.Equal(t, "text", string(r.Decrypt(t, blob, nil)))
+}
+
+// TestNothingChangesUnrecorded fills the disk for the trail alone. One change may be made before that shows, and no other.
+func TestNothingChangesUnrecorded(t *testing.T) {
+	r := &rig{Server: kmstest.Start(t, kmstest.Options{})}
+	key := r.NewKey(t)
+	trail, err := filepath.Glob(filepath.Join(r.Dir, "audit", "audit-*.jsonl"))
+	require.NoError(t, err)
+	require.Len(t, trail, 1)
+	for fileSize(t, trail[0]) < 2*fileSize(t, filepath.Join(r.Dir, "hsmkms.db")) {
+		r.Encrypt(t, key, []byte("text"), map[string]string{"long": strings.Repeat("x", 8000)})
+	}
+	limitFiles(t, r.Server, uint64(fileSize(t, trail[0])))
+	for n := range 5 {
+		alias := body(t, map[string]any{"AliasName": fmt.Sprint("alias/", n), "TargetKeyId": key})
+		r.requireFault(t, r.Post(t, "CreateAlias", alias), internalError, "")
+	}
+	limitFiles(t, r.Server, unix.RLIM_INFINITY)
+	eventually(t, func() bool {
+		_, err := r.Client().CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: aws.String("alias/end"), TargetKeyId: &key})
+		return err == nil
+	}, "changes are still refused")
+	aliases := listAliases(t, r.Client(), nil)
+	require.Len(t, aliases, 2)
+	require.Contains(t, aliases, "alias/0")
+}
+
+func fileSize(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	return info.Size()
 }
