@@ -46,7 +46,7 @@ type Config struct {
 	IAM *iam.Service
 	// Verify finds out who signed a request for one of some services; see auth.Verifier.
 	Verify func(ctx context.Context, r *http.Request, body []byte, services []string) (auth.Identity, error)
-	// Trail records a call, see audit.Trail; nil records none.
+	// Trail records a call, see audit.Trail; nil records none. Its context never ends: how long it may take is its own matter.
 	Trail func(ctx context.Context, e *audit.Event) error
 	// TrailRefuses gives why calls cannot be recorded at present, nil if they can. Nil for a Trail that never refuses any.
 	TrailRefuses func() error

@@ -20,9 +20,7 @@ func (s *Server) trail(ctx context.Context, x *exchange, e endpoint, input any, 
 		return nil
 	}
 	defer recovered(&err)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
-	defer cancel()
-	if err := s.cfg.Trail(ctx, x.event(e, input, outcome)); err != nil {
+	if err := s.cfg.Trail(context.WithoutCancel(ctx), x.event(e, input, outcome)); err != nil {
 		return fmt.Errorf("recording the call in the audit trail: %w", err)
 	}
 	return nil

@@ -55,6 +55,8 @@ type Config struct {
 	Sync time.Duration
 	// OnFailure says what becomes of calls that cannot be recorded.
 	OnFailure OnFailure
+	// Patience is how long Record waits for the disk and slow sinks at most. 0 means as long as its context allows.
+	Patience time.Duration
 	// Sinks get every record after the files, in order. The Trail owns them from New on and closes them.
 	Sinks []Sink
 	// CheckpointRecords and CheckpointEvery say after how many records, and after what time, a checkpoint is signed, when
@@ -75,7 +77,7 @@ func (c *Config) check() error {
 	switch {
 	case c.Dir == "" && len(c.Sinks) == 0:
 		return errors.New("there is neither a directory nor a sink")
-	case c.Sync < 0 && c.Sync != SyncAlways, c.FileSize < 0, c.CheckpointEvery < 0:
+	case c.Sync < 0 && c.Sync != SyncAlways, c.FileSize < 0, c.CheckpointEvery < 0, c.Patience < 0:
 		return errors.New("a size or a time is negative")
 	}
 	return nil
@@ -198,7 +200,7 @@ func (t *Trail) open(ctx context.Context) (err error) {
 }
 
 // Record writes a call to the trail: one record for each recipient. It returns nil when the files and every sink have
-// it, and waits for slow ones as long as ctx allows. After an error the record may be in the trail or not: it is not,
+// it, and waits for slow ones as long as ctx and Config.Patience allow. After an error the record may be in the trail or not: it is not,
 // unless ctx ended while it was being written or a sink behind the files failed. With OnFailure: Continue, a failure to
 // write is no error, but the end of ctx is. The event is not kept; zero members that have to be known (EventTime,
 // Recipients and their EventIDs) are set in it.
@@ -228,6 +230,11 @@ func (t *Trail) enter(ctx context.Context, p *pending) error {
 		err := <-p.done
 		putPending(p)
 		return err
+	}
+	if t.cfg.Patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.cfg.Patience)
+		defer cancel()
 	}
 	select {
 	case t.queue <- p:

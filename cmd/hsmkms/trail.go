@@ -32,7 +32,7 @@ func openTrail(ctx context.Context, cfg *config, rooms *rooms, metrics *api.Metr
 	if err != nil {
 		return nil, err
 	}
-	settings.Log = log
+	settings.Log, settings.Patience = log, cfg.RequestTimeout
 	if settings.Signer, err = trailSigner(ctx, rooms); errors.Is(err, kms.ErrNotInitialized) {
 		log.Warn("the audit trail is not signed: there is no key for it; `hsmkms init` makes one if the token can carry it")
 	} else if err != nil {

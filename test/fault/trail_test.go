@@ -2,11 +2,13 @@ package fault
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -58,6 +60,28 @@ func TestNothingChangesUnrecorded(t *testing.T) {
 	aliases := listAliases(t, r.Client(), nil)
 	require.Len(t, aliases, 2)
 	require.Contains(t, aliases, "alias/0")
+}
+
+// TestTrailThatHangs has a collector that does not read: calls wait for it, and not longer than a request may take.
+func TestTrailThatHangs(t *testing.T) {
+	collector, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer collector.Close()
+	r := &rig{Server: kmstest.Start(t, kmstest.Options{
+		NoAudit: true, Top: []string{"audit: {sinks: [syslog+tcp:" + collector.Addr().String() + "]}", "request_timeout: 2s"},
+	})}
+	key := r.NewKey(t)
+	long := body(t, map[string]any{"KeyId": key, "Plaintext": []byte("x"), "EncryptionContext": map[string]string{"long": strings.Repeat("x", 8000)}})
+	var answer kmstest.Answer
+	for range 2000 { // until the buffers of the connection are full
+		asked := time.Now()
+		if answer = r.Post(t, "Encrypt", long); answer.Status != http.StatusOK {
+			require.Greater(t, time.Since(asked), time.Second, "it did not wait")
+			require.Less(t, time.Since(asked), 8*time.Second, "it waited until the sink gave up")
+			break
+		}
+	}
+	r.requireFault(t, answer, internalError, "")
 }
 
 func fileSize(t *testing.T, path string) int64 {
