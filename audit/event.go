@@ -34,7 +34,7 @@ type Event struct {
 	ReadOnly            bool
 	// Resources are the keys that the call was about: both of them for ReEncrypt.
 	Resources []Resource
-	// EventType is empty for AwsApiCall. AwsServiceEvent is what the service does by itself, such as a rotation.
+	// EventType is empty for AwsApiCall, or ServiceEvent.
 	EventType           string
 	ServiceEventDetails Parameters
 	// Recipients are the accounts whom the call concerns: that of the caller first, then those of other keys' owners. Each
@@ -90,11 +90,13 @@ type TLSDetails struct {
 	ClientProvidedHostHeader string
 }
 
+// ServiceEvent is the EventType of what the service did by itself.
+const ServiceEvent = "AwsServiceEvent"
+
 const (
 	eventVersion  = "1.11"
 	defaultSource = "kms.amazonaws.com"
 	apiCall       = "AwsApiCall"
-	serviceEvent  = "AwsServiceEvent"
 	keyType       = "AWS::KMS::Key"
 	foreignCaller = "AWSAccount"
 )

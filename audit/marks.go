@@ -168,6 +168,6 @@ func (m *mark) body(at time.Time) []byte {
 	e.time("eventTime", at)
 	e.text("eventSource", markSource)
 	e.text("eventName", m.eventName())
-	e.text("eventType", serviceEvent)
+	e.text("eventType", ServiceEvent)
 	return e.buf
 }

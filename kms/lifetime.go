@@ -21,6 +21,7 @@ func (k *Key) at(now time.Time) *Key {
 	aged.Materials = slices.Clone(k.Materials)
 	for i := len(aged.Materials) - 1; i >= 0; i-- {
 		if m := &aged.Materials[i]; m.present() && !m.Expires.IsZero() && !now.Before(m.Expires) {
+			aged.news = append(aged.news, happening{Event: eventDeleteExpired, Material: m.ID})
 			aged.drop(m)
 		}
 	}

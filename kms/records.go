@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 	"unique"
 
@@ -69,6 +70,8 @@ type Key struct {
 	indexed string
 	// dropped are materials that the key no longer has, to be destroyed once the record is committed.
 	dropped []hsm.KeyRef
+	// news are what the service did to the key by itself, to be written with it.
+	news []happening
 }
 
 // Material is one generation of a key's material.
@@ -172,6 +175,8 @@ type recorder struct {
 	store.Txn
 	now     time.Time
 	written []string
+	// random is the source of eventIDs; nil without an audit trail.
+	random io.Reader
 	// doomed are the ids of the doom records that it wrote, by Region.
 	doomed []doomName
 }
@@ -210,8 +215,8 @@ func (t *recorder) key(region, id string) (*Key, error) {
 	return key.at(t.now), nil
 }
 
-// putKey writes a key's record, its entry in the index of what is due, and the doom of the materials that it dropped: once in a
-// transaction. It leaves the key as it is, which may have been made outside of a transaction that is tried again.
+// putKey writes a key's record, its entry in the index of what is due, the doom of the materials that it dropped, and what has
+// happened to it: once in a transaction. It leaves the key as it is, which may have been made outside of a transaction that is tried again.
 func (t *recorder) putKey(key *Key) error {
 	if entry := key.dueEntry(); entry != key.indexed {
 		if err := t.reindex(key.indexed, entry); err != nil {
@@ -220,6 +225,11 @@ func (t *recorder) putKey(key *Key) error {
 	}
 	for _, ref := range key.dropped {
 		if err := t.doom(key.Region, string(ref.ID), doom{Refs: []hsm.KeyRef{ref}}); err != nil {
+			return err
+		}
+	}
+	for _, h := range key.news {
+		if err := t.happened(key, h); err != nil {
 			return err
 		}
 	}
@@ -240,6 +250,9 @@ func (s *Service) update(ctx context.Context, fn func(*recorder) error) error {
 	var txn *recorder
 	err := s.cfg.Store.Update(ctx, func(t store.Txn) error {
 		txn = &recorder{Txn: t, now: s.cfg.Clock()}
+		if s.cfg.Trail != nil {
+			txn.random = s.cfg.Rand
+		}
 		return fn(txn)
 	})
 	if txn != nil { // also after a failure, which may have come after the commit

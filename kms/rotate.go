@@ -159,11 +159,13 @@ func (s *Service) succeed(ctx context.Context, key *Key, t turn, fresh *Material
 		if err := t.wanted(key); err != nil {
 			return err
 		}
+		previous := key.current().ID
 		if fresh != nil {
 			key.Materials = append(key.Materials, *fresh)
 		}
 		m := &key.Materials[len(key.Materials)-1]
 		m.Pending, m.Rotated, m.How = false, s.cfg.Clock().UTC(), t.how
+		key.news = append(key.news, happening{Event: eventRotateKey, Rotation: &rotated{t.how, key.Origin, previous, m.ID}})
 		if t.note != nil {
 			t.note(key)
 		}

@@ -82,7 +82,7 @@ const (
 	mostComplaints = 10
 )
 
-// Run does what is due (deletions, expiries, rotations) and keeps count of the use of keys, until ctx ends; then it
+// Run does what is due (deletions, expiries, rotations), has the audit trail told of it, and keeps count of the use of keys, until ctx ends; then it
 // writes the counts and returns. A Service works without it, but time does nothing to its keys, beyond that those
 // whose time is over cannot be used.
 func (s *Service) Run(ctx context.Context) {
@@ -90,6 +90,7 @@ func (s *Service) Run(ctx context.Context) {
 	defer beside.Wait()
 	beside.Go(func() { s.watch(ctx, duePrefix) })
 	beside.Go(func() { s.watch(ctx, doomedPrefix) })
+	beside.Go(func() { s.watch(ctx, happenedPrefix) })
 	beside.Go(func() { s.meter.run(ctx) })
 	for ctx.Err() == nil {
 		wait := s.attendAll(ctx)
@@ -127,7 +128,8 @@ func (s *Service) attendAll(ctx context.Context) time.Duration {
 	done := s.each(ctx, "doing what is due", duePrefix, next, func(ctx context.Context, entry string) error {
 		return s.attend(ctx, entry, away)
 	})
-	if !s.reap(ctx) || !done {
+	announced, reaped := s.announce(ctx), s.reap(ctx)
+	if !done || !reaped || !announced {
 		return min(retryWait, s.untilNext(ctx, next))
 	}
 	return s.untilNext(ctx, next)

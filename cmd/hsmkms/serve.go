@@ -70,7 +70,12 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	if err != nil {
 		return err
 	}
-	service, err := openService(ctx, cfg, rooms, vault, log)
+	trail, err := openTrail(ctx, cfg, rooms, metrics, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = joinClose(err, func() error { return closeTrail(ctx, trail) }) }()
+	service, err := openService(ctx, cfg, rooms, vault, trail, log)
 	if err != nil {
 		return err
 	}
@@ -87,11 +92,6 @@ func serve(ctx context.Context, cfg *config) (err error) {
 		func(ctx context.Context) { takeStock(ctx, cfg, service, metrics, log) },
 		func(ctx context.Context) { reportTokens(ctx, rooms, log) },
 	)()
-	trail, err := openTrail(ctx, cfg, rooms, metrics, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = joinClose(err, func() error { return closeTrail(ctx, trail) }) }()
 	handler, err := newHandler(cfg, service, identities, trail, metrics, log)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	return listenAndServe(ctx, cfg, handlers{api: handler, admin: admin, socket: socket, tls: secure}, log)
 }
 
-func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault, log *slog.Logger) (*kms.Service, error) {
+func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault, trail *audit.Trail, log *slog.Logger) (*kms.Service, error) {
 	regions := map[string]kms.Region{}
 	for name, token := range rooms.tokens {
 		region := kms.Region{Token: token}
@@ -125,6 +125,9 @@ func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault
 	settings := kms.Config{Store: rooms.store, Regions: regions, Vault: vault, Budget: cfg.Budget, Log: log}
 	if cfg.Dev != nil {
 		settings.Day = cfg.Dev.Day
+	}
+	if trail != nil {
+		settings.Trail = trail.Record
 	}
 	return kms.New(settings)
 }
