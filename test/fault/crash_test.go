@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/stretchr/testify/require"
 
@@ -42,15 +43,16 @@ const (
 	killDay = 25 * time.Millisecond
 )
 
-// TestKillNine kills the server again and again while clients do all that changes keys and aliases, and time deletes and
-// rotates some. After each restart, everything that was acknowledged is there, and nothing else but what was under way.
+// TestKillNine kills the server again and again while clients do all that changes keys, aliases and grants, and time
+// deletes and rotates some. After each restart, everything that was acknowledged is there, and nothing else but what was
+// under way.
 func TestKillNine(t *testing.T) {
 	eachHome(t, func(t *testing.T, home string) {
 		r := newRig(t, kmstest.Options{Home: home, Day: killDay.String()})
 		seed := rand.Uint64()
 		t.Log("seed", seed)
 		random := rand.New(rand.NewPCG(seed, 0))
-		w := &world{home: home}
+		w := &world{home: home, grantee: r.NewUser(t, grantee, "").Credentials}
 		for i := range workers {
 			w.workers = append(w.workers, newWorker(fmt.Sprint("worker", i), seed+uint64(i)))
 		}
@@ -79,6 +81,7 @@ func TestKillNine(t *testing.T) {
 // world is what the clients of a server know.
 type world struct {
 	home         string
+	grantee      aws.Credentials // of the user who has no permissions but grants
 	workers      []*worker
 	steps        atomic.Int64 // that were answered
 	failed       atomic.Bool  // a worker found something wrong

@@ -19,6 +19,7 @@ func (w *world) verify(t *testing.T, s *kmstest.Server) {
 	w.verifyOrphans(t, s)
 	client := s.Client()
 	w.verifyKeys(t, client)
+	w.verifyGrants(t, s)
 	aliases := listAliases(t, client, nil)
 	w.verifyIndex(t, client, aliases)
 	for _, worker := range w.workers {

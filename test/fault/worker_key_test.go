@@ -36,6 +36,10 @@ type ownKey struct {
 	description, policy fact[string]
 	// tags are written as a query, name=value&name=value, in order of their names.
 	tags fact[string]
+	// grants are the names of those that there are, in order, with spaces between them.
+	grants fact[string]
+	// told is what answers named for these grants, by name.
+	told map[string]toldGrant
 	// rotation is the period of the automatic rotation, or off.
 	rotation fact[string]
 	// steady is a key that nobody deletes, and whose automatic rotation, once on, stays on.
@@ -62,6 +66,7 @@ func newOwnKey(description string) *ownKey {
 	return &ownKey{
 		secrets: map[string]secret{}, condition: known(condition{state: enabled}), description: known(description),
 		policy: known(policyText("First")), rotation: known(off), tags: known(""), materials: []string{},
+		grants: known(""), told: map[string]toldGrant{},
 	}
 }
 

@@ -60,7 +60,7 @@ type reading struct {
 
 // readings are those of a key that is not pending deletion.
 func (k *ownKey) readings() []reading {
-	all := []reading{{"policy", &k.policy, k.readPolicy}, {"tags", &k.tags, k.readTags}}
+	all := []reading{{"policy", &k.policy, k.readPolicy}, {"tags", &k.tags, k.readTags}, {"grants", &k.grants, k.readGrants}}
 	if k.imports == nil {
 		all = append(all, reading{"rotation", &k.rotation, k.readRotation})
 	}
