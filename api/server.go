@@ -120,8 +120,10 @@ type exchange struct {
 	form    *form // in the query protocol, once it is read
 	// input is what the body was decoded to, a pointer to the operation's input, without the plaintext; nil until then.
 	input any
-	sent  int
-	err   error
+	// output is what the operation gave, a pointer; nil if it failed. It is wiped once it is encoded.
+	output any
+	sent   int
+	err    error
 }
 
 // handle answers one request of the API.
@@ -184,6 +186,7 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 		return err
 	}
 	result, err := s.call(ctx, x, e)
+	x.output = result
 	if unrecorded := s.trail(ctx, x, e, x.input, err); unrecorded != nil {
 		wipe(result)
 		return unrecorded

@@ -39,8 +39,9 @@ func (x *exchange) event(e endpoint, input any, outcome error) *audit.Event {
 		event.SourceIPAddress = host
 	}
 	if input != nil {
-		event.RequestParameters = e.decoder.root.parameters(reflect.ValueOf(input).Elem())
+		event.RequestParameters = e.decoder.root.parameters(reflect.ValueOf(input).Elem(), unsaid)
 	}
+	event.ResponseElements = x.responseElements(e)
 	for _, arn := range r.Keys {
 		event.Resources = append(event.Resources, audit.Resource{AccountID: accountOf(arn), ARN: arn})
 	}

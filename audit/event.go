@@ -27,7 +27,7 @@ type Event struct {
 	// ErrorMessage is cut to a kilobyte, as CloudTrail does.
 	ErrorMessage      string
 	RequestParameters Parameters
-	// ResponseElements is nil for calls that change nothing.
+	// ResponseElements is nil for calls that change nothing, that fail or that answer nothing.
 	ResponseElements    Parameters
 	AdditionalEventData Parameters
 	RequestID           string
