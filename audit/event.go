@@ -24,7 +24,8 @@ type Event struct {
 	// ErrorCode is the name of the error that the caller gets, without Exception at its end where CloudTrail drops it
 	// (AccessDenied); empty for a call that succeeds.
 	ErrorCode string
-	// ErrorMessage is cut to a kilobyte, as CloudTrail does.
+	// ErrorMessage is cut to a kilobyte, as CloudTrail does. It is for the caller: other recipients' records lack it, because it
+	// can name the caller and speak of its policies, or of a key of a third account.
 	ErrorMessage      string
 	RequestParameters Parameters
 	// ResponseElements is nil for calls that change nothing, that fail or that answer nothing.
@@ -118,7 +119,9 @@ func (e *encoder) event(v *Event, r *Recipient, shared string) {
 	e.text("sourceIPAddress", v.SourceIPAddress)
 	e.text("userAgent", cut(v.UserAgent, maxShortText))
 	e.text("errorCode", v.ErrorCode)
-	e.text("errorMessage", cut(v.ErrorMessage, maxShortText))
+	if !v.UserIdentity.foreign(r.AccountID) {
+		e.text("errorMessage", cut(v.ErrorMessage, maxShortText))
+	}
 	e.parameters("requestParameters", v.RequestParameters, maxParameters)
 	e.parameters("responseElements", v.ResponseElements, maxParameters)
 	if v.AdditionalEventData != nil {
@@ -146,10 +149,15 @@ func orDefault(s, otherwise string) string {
 	return s
 }
 
+// foreign tells whether the caller is of another account than the recipient of a record.
+func (u *UserIdentity) foreign(recipient string) bool {
+	return u.AccountID != recipient && u.AccountID != ""
+}
+
 // identity says who called. Another account learns only which account and principal that was, as with CloudTrail.
 func (e *encoder) identity(u *UserIdentity, recipient string) {
 	e.raw("{")
-	if u.AccountID != recipient && u.AccountID != "" {
+	if u.foreign(recipient) {
 		e.text("type", foreignCaller)
 		e.text("principalId", u.PrincipalID)
 		e.text("accountId", u.AccountID)
