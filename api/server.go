@@ -116,8 +116,10 @@ type exchange struct {
 	service *service
 	// request is the request for KMS, and for the other services what all requests have.
 	request kms.Request
-	body    []byte
-	form    *form // in the query protocol, once it is read
+	// roles are what a request for STS was about, as request.Keys are for KMS.
+	roles []string
+	body  []byte
+	form  *form // in the query protocol, once it is read
 	// input is what the body was decoded to, a pointer to the operation's input, without the plaintext; nil until then.
 	input any
 	// output is what the operation gave, a pointer; nil if it failed. It is wiped once it is encoded.

@@ -33,7 +33,7 @@ func (x *exchange) event(e endpoint, input any, outcome error) *audit.Event {
 	r := &x.request
 	event := &audit.Event{
 		UserIdentity: userIdentity(r.Caller), EventTime: x.start, EventSource: x.service.name + ".amazonaws.com", EventName: r.Operation,
-		AWSRegion: r.Region, UserAgent: x.http.UserAgent(), RequestID: r.ID, ReadOnly: readOnly(r.Operation), Recipients: r.Recipients(),
+		AWSRegion: r.Region, UserAgent: x.http.UserAgent(), RequestID: r.ID, ReadOnly: readOnly(r.Operation), Recipients: r.Recipients(x.roles...),
 	}
 	if host, _, err := net.SplitHostPort(x.http.RemoteAddr); err == nil {
 		event.SourceIPAddress = host
@@ -44,6 +44,9 @@ func (x *exchange) event(e endpoint, input any, outcome error) *audit.Event {
 	event.ResponseElements = x.responseElements(e)
 	for _, arn := range r.Keys {
 		event.Resources = append(event.Resources, audit.Resource{AccountID: accountOf(arn), ARN: arn})
+	}
+	for _, arn := range x.roles {
+		event.Resources = append(event.Resources, audit.Resource{AccountID: accountOf(arn), Type: "AWS::IAM::Role", ARN: arn})
 	}
 	if outcome != nil {
 		shown := x.service.describe(outcome)

@@ -33,14 +33,14 @@ type Event struct {
 	AdditionalEventData Parameters
 	RequestID           string
 	ReadOnly            bool
-	// Resources are the keys that the call was about: both of them for ReEncrypt.
+	// Resources are the keys that the call was about, both of them for ReEncrypt, or the role of AssumeRole.
 	Resources []Resource
 	// EventType is empty for AwsApiCall. AwsServiceEvent is what the service does by itself, such as a rotation.
 	EventType           string
 	ServiceEventDetails Parameters
-	// Recipients are the accounts whom the call concerns: that of the caller first, then those of other keys' owners. Each
-	// gets a record of its own; when there are several, they share a sharedEventID. Without any, there is one record for the
-	// account of UserIdentity.
+	// Recipients are the accounts whom the call concerns: that of the caller first, then those of other keys' owners, or of a
+	// role. Each gets a record of its own; when there are several, they share a sharedEventID. Without any, there is one record
+	// for the account of UserIdentity.
 	Recipients []Recipient
 	// TLS is nil for a call that came without TLS, as far as this server knows.
 	TLS *TLSDetails
@@ -75,7 +75,7 @@ type SessionContext struct {
 	SourceIdentity   string
 }
 
-// Resource is a key that a call was about.
+// Resource is a key or a role that a call was about.
 type Resource struct {
 	AccountID string
 	// Type is empty for AWS::KMS::Key.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/stretchr/testify/require"
 
 	"hsmkms/test/kmstest"
@@ -49,6 +50,12 @@ func (c *crossing) call(operation, code string, accounts []string, pairs ...any)
 	} else {
 		require.Equal(c.t, code, answer.JSON(c.t)["__type"], answer.Body)
 	}
+	return c.records(answer, accounts)
+}
+
+// records gives the records of an answered request of the user, checked as call says.
+func (c *crossing) records(answer kmstest.Answer, accounts []string) []map[string]any {
+	c.t.Helper()
 	records := recordsOf(c.t, c.s, answer.Header.Get("X-Amzn-Requestid"))
 	recipients, ids, shared := []string{}, map[any]bool{}, map[any]bool{}
 	for _, record := range records {
@@ -143,4 +150,24 @@ func TestTrailOfDenialsAcrossAccounts(t *testing.T) {
 	c.share(c.to, c.target, "kms:*")
 	records = c.call("ReEncrypt", "AccessDeniedException", alone, "CiphertextBlob", c.ciphertext, "SourceKeyId", c.source, "DestinationKeyId", c.target)
 	require.Nil(t, records[0]["resources"])
+}
+
+// TestTrailOfRolesAcrossAccounts assumes a role of another account, of which that has a record, and one that does not let it.
+func TestTrailOfRolesAcrossAccounts(t *testing.T) {
+	c := newCrossing(t)
+	c.user.may(t, allow("sts:AssumeRole", "*"))
+	assumeRole := func(trust string) (string, kmstest.Answer) {
+		name := freeAlias()[len("alias/"):]
+		out, err := c.from.root.IAM.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &trust})
+		require.NoError(t, err)
+		return *out.Role.Arn, c.s.PostForm(t, c.user.Credentials, "sts", "Action", "AssumeRole", "Version", stsVersion, "RoleArn", *out.Role.Arn, "RoleSessionName", "trail")
+	}
+	role, answer := assumeRole(trusting(c.user.account))
+	require.Equal(t, 200, answer.Status, answer.Body)
+	records := c.records(answer, []string{c.user.account, c.from.account})
+	require.Equal(t, []any{map[string]any{"accountId": c.from.account, "type": "AWS::IAM::Role", "ARN": role}}, records[0]["resources"])
+
+	_, answer = assumeRole(trusting(c.from.account))
+	require.Equal(t, 403, answer.Status, answer.Body)
+	require.Nil(t, c.records(answer, []string{c.user.account})[0]["resources"])
 }
