@@ -254,8 +254,8 @@ func TestTrailOfAnswers(t *testing.T) {
 	a, g := trailServices[0], newRig(t, s)
 	m := a.load(t)
 	answered := []string{}
-	for operation, make := range makers {
-		for _, c := range make(g) {
+	for operation, calls := range makers {
+		for _, c := range calls(g) {
 			answer := s.PostAs(t, g.root, operation, c.body)
 			c.requireSuccess(t, answer)
 			f := &filling{trailModel: m}
