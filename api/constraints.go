@@ -176,7 +176,11 @@ func (vs violations) err() error {
 	return &kms.Error{Type: kms.Validation, Message: strconv.Itoa(len(vs)) + noun + strings.Join(texts, "; ")}
 }
 
-// lowerCamel gives a member's name as error texts write it: KeyId becomes keyId.
+// lowerCamel gives a member's name as error texts and CloudTrail write it: KeyId becomes keyId. As in Java's beans, a name that
+// begins with an abbreviation stays: AWSAccountId.
 func lowerCamel(name string) string {
+	if len(name) > 1 && unicode.IsUpper(rune(name[0])) && unicode.IsUpper(rune(name[1])) {
+		return name
+	}
 	return string(unicode.ToLower(rune(name[0]))) + name[1:]
 }

@@ -154,7 +154,7 @@ func TestUTF16Length(t *testing.T) {
 }
 
 func TestLowerCamel(t *testing.T) {
-	for name, want := range map[string]string{"KeyId": "keyId", "XksKeyId": "xksKeyId", "CloudHsmClusterId": "cloudHsmClusterId", "M": "m"} {
+	for name, want := range map[string]string{"KeyId": "keyId", "XksKeyId": "xksKeyId", "CloudHsmClusterId": "cloudHsmClusterId", "AWSAccountId": "AWSAccountId", "M": "m"} {
 		require.Equal(t, want, lowerCamel(name))
 	}
 }

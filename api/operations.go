@@ -170,6 +170,7 @@ func serve[In, Out any](method func(*kms.Service, context.Context, *kms.Request,
 func serveIAM[In, Out any](method func(*iam.Service, context.Context, *iam.Request, *In) (*Out, error)) endpoint {
 	return newEndpoint(func(ctx context.Context, cfg *Config, x *exchange, in *In) (*Out, error) {
 		r := &iam.Request{ID: x.request.ID, Operation: x.request.Operation, Caller: x.request.Caller, Origin: x}
+		defer func() { x.roles = r.Roles }()
 		return method(cfg.IAM, ctx, r, in)
 	})
 }

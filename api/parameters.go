@@ -8,26 +8,45 @@ import (
 	"hsmkms/kms"
 )
 
+// givers are operations that change nothing and still have responseElements, for they give credentials.
+var givers = map[string]bool{"AssumeRole": true, "GetSessionToken": true}
+
+// responseElements gives what the audit trail has of an answer. As with CloudTrail, that is nothing of calls that only read, at no
+// cost, and nothing of answers that are empty.
+func (x *exchange) responseElements(e endpoint) audit.Parameters {
+	operation := x.request.Operation
+	if x.output == nil || readOnly(operation) && !givers[operation] {
+		return nil
+	}
+	if list := e.output.parameters(reflect.ValueOf(x.output).Elem(), absent); len(list) > 0 {
+		return list
+	}
+	return nil
+}
+
+// absence tells which values count as absent; it is another in requests than in answers.
+type absence func(reflect.Value) bool
+
+// unsaid is the absence of requests, in which false is as good as nothing.
+func unsaid(v reflect.Value) bool { return absent(v) || v.Kind() == reflect.Bool && !v.Bool() }
+
 // parameters gives the members of a structure for the audit trail, under CloudTrail's names. Left out are what is absent,
 // blobs (plaintexts, ciphertexts, signatures, key material), what the model calls sensitive, and tokens.
-func (n *node) parameters(v reflect.Value) audit.Parameters {
+func (n *node) parameters(v reflect.Value, missing absence) audit.Parameters {
 	list := audit.Parameters{}
 	for i := range n.members {
 		m := &n.members[i]
 		field := v.Field(m.field)
-		if m.node.secret || absentParameter(field) {
+		if m.node.secret || missing(field) {
 			continue
 		}
-		list = append(list, audit.Parameter{Name: m.path, Value: m.node.parameter(field)})
+		list = append(list, audit.Parameter{Name: m.path, Value: m.node.parameter(field, missing)})
 	}
 	return list
 }
 
-// absentParameter is absent for requests, in which false is as good as nothing.
-func absentParameter(v reflect.Value) bool { return absent(v) || v.Kind() == reflect.Bool && !v.Bool() }
-
 // parameter gives a value for the audit trail.
-func (n *node) parameter(v reflect.Value) audit.Value {
+func (n *node) parameter(v reflect.Value, missing absence) audit.Value {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
@@ -41,14 +60,14 @@ func (n *node) parameter(v reflect.Value) audit.Value {
 	case kindMap:
 		return audit.Pairs(v.Interface().(map[string]string))
 	case kindStructure:
-		return audit.Object(n.parameters(v))
+		return audit.Object(n.parameters(v, missing))
 	case kindList:
-		return n.parameterList(v)
+		return n.parameterList(v, missing)
 	}
 	return audit.Text(v.String())
 }
 
-func (n *node) parameterList(v reflect.Value) audit.Value {
+func (n *node) parameterList(v reflect.Value, missing absence) audit.Value {
 	if n.element.secret {
 		return audit.Value{}
 	}
@@ -61,7 +80,7 @@ func (n *node) parameterList(v reflect.Value) audit.Value {
 	}
 	objects := make([]audit.Parameters, v.Len())
 	for i := range objects {
-		objects[i] = n.element.parameters(v.Index(i))
+		objects[i] = n.element.parameters(v.Index(i), missing)
 	}
 	return audit.Objects(objects)
 }

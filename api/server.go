@@ -118,12 +118,16 @@ type exchange struct {
 	service *service
 	// request is the request for KMS, and for the other services what all requests have.
 	request kms.Request
-	body    []byte
-	form    *form // in the query protocol, once it is read
+	// roles are what a request for STS was about, as request.Keys are for KMS.
+	roles []string
+	body  []byte
+	form  *form // in the query protocol, once it is read
 	// input is what the body was decoded to, a pointer to the operation's input, without the plaintext; nil until then.
 	input any
-	sent  int
-	err   error
+	// output is what the operation gave, a pointer; nil if it failed. It is wiped once it is encoded.
+	output any
+	sent   int
+	err    error
 }
 
 // handle answers one request of the API.
@@ -186,6 +190,7 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 		return err
 	}
 	result, err := s.perform(ctx, x, e)
+	x.output = result
 	if unrecorded := s.trail(ctx, x, e, x.input, err); unrecorded != nil {
 		wipe(result)
 		return unrecorded

@@ -31,16 +31,20 @@ func (x *exchange) event(e endpoint, input any, outcome error) *audit.Event {
 	r := &x.request
 	event := &audit.Event{
 		UserIdentity: userIdentity(r.Caller), EventTime: x.start, EventSource: x.service.name + ".amazonaws.com", EventName: r.Operation,
-		AWSRegion: r.Region, UserAgent: x.http.UserAgent(), RequestID: r.ID, ReadOnly: readOnly(r.Operation), Recipients: r.Recipients(),
+		AWSRegion: r.Region, UserAgent: x.http.UserAgent(), RequestID: r.ID, ReadOnly: readOnly(r.Operation), Recipients: r.Recipients(x.roles...),
 	}
 	if host, _, err := net.SplitHostPort(x.http.RemoteAddr); err == nil {
 		event.SourceIPAddress = host
 	}
 	if input != nil {
-		event.RequestParameters = e.decoder.root.parameters(reflect.ValueOf(input).Elem())
+		event.RequestParameters = e.decoder.root.parameters(reflect.ValueOf(input).Elem(), unsaid)
 	}
+	event.ResponseElements = x.responseElements(e)
 	for _, arn := range r.Keys {
 		event.Resources = append(event.Resources, audit.Resource{AccountID: accountOf(arn), ARN: arn})
+	}
+	for _, arn := range x.roles {
+		event.Resources = append(event.Resources, audit.Resource{AccountID: accountOf(arn), Type: "AWS::IAM::Role", ARN: arn})
 	}
 	if outcome != nil {
 		shown := x.service.describe(outcome)

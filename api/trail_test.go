@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -78,7 +79,7 @@ func TestTokensAreSecret(t *testing.T) {
 	require.NoError(t, err)
 	recorded := d.root.parameters(reflect.ValueOf(iam.AssumeRoleInput{
 		TokenCode: "123456", SerialNumber: "device", ProvidedContexts: []iam.ProvidedContext{{ContextAssertion: "signed", ProviderArn: "arn"}},
-	}))
+	}), unsaid)
 	require.Equal(t, audit.Parameters{
 		{Name: "providedContexts", Value: audit.Objects([]audit.Parameters{{{Name: "providerArn", Value: audit.Text("arn")}}})},
 		{Name: "serialNumber", Value: audit.Text("device")},
@@ -88,4 +89,48 @@ func TestTokensAreSecret(t *testing.T) {
 	err = d.decodeForm(f, &iam.AssumeRoleInput{})
 	require.ErrorContains(t, err, "tokenCode")
 	require.NotContains(t, err.Error(), "secret1")
+}
+
+// TestResponseElements has of answers what CloudTrail has: of calls that change something and of those that give credentials, and
+// no secret or token.
+func TestResponseElements(t *testing.T) {
+	s, err := NewServer(Config{})
+	require.NoError(t, err)
+	made := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	credentials := &iam.Credentials{AccessKeyId: "ASIA", Expiration: made, SecretAccessKey: []byte("secret"), SessionToken: []byte("secret")}
+	shownCredentials := audit.Object(audit.Parameters{{Name: "accessKeyId", Value: audit.Text("ASIA")}, {Name: "expiration", Value: audit.Time(made)}})
+	for name, test := range map[string]struct {
+		service *service
+		output  any
+		want    audit.Parameters
+	}{
+		"CreateKey": {s.kms, &kms.CreateKeyOutput{KeyMetadata: &kms.KeyMetadata{AWSAccountId: "1", KeyId: "k", CreationDate: kms.Timestamp{Time: made}}},
+			audit.Parameters{{Name: "keyMetadata", Value: audit.Object(audit.Parameters{
+				{Name: "keyId", Value: audit.Text("k")}, {Name: "AWSAccountId", Value: audit.Text("1")}, {Name: "creationDate", Value: audit.Time(made)},
+				{Name: "enabled", Value: audit.Bool(false)}, {Name: "multiRegion", Value: audit.Bool(false)},
+			})}}},
+		"CreateGrant":       {s.kms, &kms.CreateGrantOutput{GrantId: "g", GrantToken: "secret"}, audit.Parameters{{Name: "grantId", Value: audit.Text("g")}}},
+		"DisableKey":        {s.kms, &kms.Empty{}, nil},
+		"ReEncrypt":         {s.kms, &kms.ReEncryptOutput{KeyId: "k"}, nil},
+		"DeleteUser":        {s.iam, &iam.Empty{}, nil},
+		"GetCallerIdentity": {s.sts, &iam.GetCallerIdentityOutput{Account: "1"}, nil},
+		"CreateAccessKey": {s.iam, &iam.CreateAccessKeyOutput{AccessKey: &iam.AccessKey{AccessKeyId: "AKIA", SecretAccessKey: []byte("secret"), UserName: "u"}},
+			audit.Parameters{{Name: "accessKey", Value: audit.Object(audit.Parameters{{Name: "userName", Value: audit.Text("u")}, {Name: "accessKeyId", Value: audit.Text("AKIA")}})}}},
+		"AssumeRole":      {s.sts, &iam.AssumeRoleOutput{Credentials: credentials}, audit.Parameters{{Name: "credentials", Value: shownCredentials}}},
+		"GetSessionToken": {s.sts, &iam.GetSessionTokenOutput{Credentials: credentials}, audit.Parameters{{Name: "credentials", Value: shownCredentials}}},
+	} {
+		x := &exchange{service: test.service, output: test.output, request: kms.Request{Operation: name}}
+		require.Equal(t, test.want, x.responseElements(test.service.endpoints[name]), name)
+	}
+	x := &exchange{request: kms.Request{Operation: "CreateKey"}} // which failed
+	require.Nil(t, x.responseElements(s.kms.endpoints["CreateKey"]))
+}
+
+// TestResponseElementsOfReadsCostNothing has the answers of calls that change nothing.
+func TestResponseElementsOfReadsCostNothing(t *testing.T) {
+	s, err := NewServer(Config{})
+	require.NoError(t, err)
+	x := &exchange{service: s.kms, output: &kms.ReEncryptOutput{KeyId: "k"}, request: kms.Request{Operation: "ReEncrypt"}}
+	e := s.kms.endpoints["ReEncrypt"]
+	require.Zero(t, testing.AllocsPerRun(100, func() { x.responseElements(e) }))
 }

@@ -110,6 +110,7 @@ func TestSessionContext(t *testing.T) {
 
 func TestCallsAcrossAccounts(t *testing.T) {
 	v := reEncrypt(1)
+	v.ErrorCode, v.ErrorMessage = "AccessDenied", "User: arn:aws:iam::111122223333:user/Alice is not authorized"
 	v.Recipients = []Recipient{{AccountID: accountA, EventID: "id-a"}, {AccountID: accountB, EventID: "id-b"}}
 	_, parsed := encoded(t, v)
 	require.Len(t, parsed, 2)
@@ -122,7 +123,11 @@ func TestCallsAcrossAccounts(t *testing.T) {
 	}
 	require.Equal(t, "arn:aws:iam::111122223333:user/Alice", parsed[0]["userIdentity"].(map[string]any)["arn"])
 	require.Equal(t, map[string]any{"type": "AWSAccount", "principalId": "AIDACKCEVSQ6C2EXAMPLE", "accountId": accountA}, parsed[1]["userIdentity"])
-	require.Equal(t, parsed[0]["requestParameters"], parsed[1]["requestParameters"])
+	require.Equal(t, v.ErrorMessage, parsed[0]["errorMessage"])
+	require.NotContains(t, parsed[1], "errorMessage")
+	for _, same := range []string{"requestParameters", "resources", "errorCode"} {
+		require.Equal(t, parsed[0][same], parsed[1][same], same)
+	}
 }
 
 func TestLongFieldsAreCut(t *testing.T) {

@@ -24,22 +24,23 @@ type Event struct {
 	// ErrorCode is the name of the error that the caller gets, without Exception at its end where CloudTrail drops it
 	// (AccessDenied); empty for a call that succeeds.
 	ErrorCode string
-	// ErrorMessage is cut to a kilobyte, as CloudTrail does.
+	// ErrorMessage is cut to a kilobyte, as CloudTrail does. It is for the caller: other recipients' records lack it, because it
+	// can name the caller and speak of its policies, or of a key of a third account.
 	ErrorMessage      string
 	RequestParameters Parameters
-	// ResponseElements is nil for calls that change nothing.
+	// ResponseElements is nil for calls that change nothing, that fail or that answer nothing.
 	ResponseElements    Parameters
 	AdditionalEventData Parameters
 	RequestID           string
 	ReadOnly            bool
-	// Resources are the keys that the call was about: both of them for ReEncrypt.
+	// Resources are the keys that the call was about, both of them for ReEncrypt, or the role of AssumeRole.
 	Resources []Resource
 	// EventType is empty for AwsApiCall, or ServiceEvent.
 	EventType           string
 	ServiceEventDetails Parameters
-	// Recipients are the accounts whom the call concerns: that of the caller first, then those of other keys' owners. Each
-	// gets a record of its own; when there are several, they share a sharedEventID. Without any, there is one record for the
-	// account of UserIdentity.
+	// Recipients are the accounts whom the call concerns: that of the caller first, then those of other keys' owners, or of a
+	// role. Each gets a record of its own; when there are several, they share a sharedEventID. Without any, there is one record
+	// for the account of UserIdentity.
 	Recipients []Recipient
 	// TLS is nil for a call that came without TLS, as far as this server knows.
 	TLS *TLSDetails
@@ -74,7 +75,7 @@ type SessionContext struct {
 	SourceIdentity   string
 }
 
-// Resource is a key that a call was about.
+// Resource is a key or a role that a call was about.
 type Resource struct {
 	AccountID string
 	// Type is empty for AWS::KMS::Key.
@@ -120,7 +121,9 @@ func (e *encoder) event(v *Event, r *Recipient, shared string) {
 	e.text("sourceIPAddress", v.SourceIPAddress)
 	e.text("userAgent", cut(v.UserAgent, maxShortText))
 	e.text("errorCode", v.ErrorCode)
-	e.text("errorMessage", cut(v.ErrorMessage, maxShortText))
+	if !v.UserIdentity.foreign(r.AccountID) {
+		e.text("errorMessage", cut(v.ErrorMessage, maxShortText))
+	}
 	e.parameters("requestParameters", v.RequestParameters, maxParameters)
 	e.parameters("responseElements", v.ResponseElements, maxParameters)
 	if v.AdditionalEventData != nil {
@@ -148,10 +151,15 @@ func orDefault(s, otherwise string) string {
 	return s
 }
 
+// foreign tells whether the caller is of another account than the recipient of a record.
+func (u *UserIdentity) foreign(recipient string) bool {
+	return u.AccountID != recipient && u.AccountID != ""
+}
+
 // identity says who called. Another account learns only which account and principal that was, as with CloudTrail.
 func (e *encoder) identity(u *UserIdentity, recipient string) {
 	e.raw("{")
-	if u.AccountID != recipient && u.AccountID != "" {
+	if u.foreign(recipient) {
 		e.text("type", foreignCaller)
 		e.text("principalId", u.PrincipalID)
 		e.text("accountId", u.AccountID)

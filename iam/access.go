@@ -19,6 +19,8 @@ type Request struct {
 	Caller *policy.Caller
 	// Origin has the values of condition keys about the connection, such as aws:SourceIp; nil for none.
 	Origin policy.Values
+	// Roles gets the ARN of the role that AssumeRole was allowed, for the audit trail.
+	Roles []string
 
 	// asks is what the operation's Input has for condition keys.
 	asks asks

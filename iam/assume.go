@@ -220,6 +220,7 @@ func (in *AssumeRoleInput) permitted(reader store.Reader, r *Request) (*entity, 
 			return nil, errorf(AccessDenied, "%s", policy.Decision{}.Sentence(q))
 		}
 	}
+	r.Roles = []string{e.arn()}
 	return e, nil
 }
 

@@ -208,11 +208,14 @@ func (r *Request) event(account string) string {
 	return id
 }
 
-// Recipients gives the accounts that this request concerns: the caller's first, and those of the keys that it was about.
-func (r *Request) Recipients() []audit.Recipient {
+// Recipients gives the accounts that this request concerns: the caller's first, and those of the keys that it was about, or of
+// others by their ARNs.
+func (r *Request) Recipients(others ...string) []audit.Recipient {
 	r.event(r.Caller.Account)
-	for _, arn := range r.Keys {
-		r.event(strings.SplitN(arn, ":", 6)[4])
+	for _, arns := range [...][]string{r.Keys, others} {
+		for _, arn := range arns {
+			r.event(strings.SplitN(arn, ":", 6)[4])
+		}
 	}
 	return r.events
 }

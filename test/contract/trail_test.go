@@ -5,15 +5,17 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/stretchr/testify/require"
 
 	"hsmkms/audit"
@@ -170,29 +172,66 @@ func findRecords(t *testing.T, s *kmstest.Server, wanted func(map[string]any) bo
 	return found
 }
 
-// TestTrailOfIdentities has the calls of IAM and STS in the trail, without secrets.
+// TestTrailOfIdentities has the calls of IAM and STS in the trail, with what was made and without secrets.
 func TestTrailOfIdentities(t *testing.T) {
-	s := one()
-	name := "trail-identity"
-	_, err := s.Root().IAM.CreateUser(t.Context(), &iam.CreateUserInput{UserName: &name, Tags: nil})
+	s, ctx := one(), t.Context()
+	name, root := "trail-identity", s.Root().IAM
+	_, err := root.CreateUser(ctx, &iam.CreateUserInput{UserName: &name})
 	require.NoError(t, err)
-	key, err := s.Root().IAM.CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{UserName: aws.String(name)})
+	key, err := root.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: &name})
+	require.NoError(t, err)
+	_, err = root.DeleteAccessKey(ctx, &iam.DeleteAccessKeyInput{UserName: &name, AccessKeyId: key.AccessKey.AccessKeyId})
+	require.NoError(t, err)
+	_, err = root.CreateUser(ctx, &iam.CreateUserInput{UserName: &name})
+	require.Error(t, err)
+	_, err = root.GetUser(ctx, &iam.GetUserInput{UserName: &name})
 	require.NoError(t, err)
 	records := findRecords(t, s, func(record map[string]any) bool {
 		parameters, _ := record["requestParameters"].(map[string]any)
 		return record["eventSource"] == "iam.amazonaws.com" && parameters["userName"] == name
 	})
-	var names []string
+	var got [][]any
 	for _, record := range records {
-		names = append(names, record["eventName"].(string))
+		elements, _ := record["responseElements"].(map[string]any)
+		got = append(got, []any{record["eventName"], slices.Sorted(maps.Keys(elements))})
 	}
-	require.Equal(t, []string{"CreateUser", "CreateAccessKey"}, names)
+	require.Equal(t, [][]any{
+		{"CreateUser", []string{"user"}}, {"CreateAccessKey", []string{"accessKey"}}, {"DeleteAccessKey", []string(nil)},
+		{"CreateUser", []string(nil)}, {"GetUser", []string(nil)},
+	}, got)
+	require.Equal(t, map[string]any{"accessKey": map[string]any{
+		"userName": name, "accessKeyId": *key.AccessKey.AccessKeyId, "status": "Active", "createDate": key.AccessKey.CreateDate.Format(time.RFC3339),
+	}}, records[1]["responseElements"])
 	requireNotInTrail(t, s, *key.AccessKey.SecretAccessKey)
 }
 
-// TestTrailOfEveryOperation sees to it that the records of all operations can be written: each is called with all members that its
-// model has, but for one, which is wrong.
-func TestTrailOfEveryOperation(t *testing.T) {
+// TestTrailOfSessions names the temporary credentials that were given, without secrets.
+func TestTrailOfSessions(t *testing.T) {
+	s := one()
+	user := s.NewUser(t, "trail-sessions", "")
+	role := newRole(t, s, "trail-sessions", trusting(kmstest.IAMARN("user/trail-sessions")), "")
+	_, assumed := assume(t, s, user, role, "trail")
+	token, err := user.STS.GetSessionToken(t.Context(), nil)
+	require.NoError(t, err)
+	shown := func(c *ststypes.Credentials) map[string]any {
+		requireNotInTrail(t, s, *c.SecretAccessKey, *c.SessionToken)
+		return map[string]any{"accessKeyId": *c.AccessKeyId, "expiration": c.Expiration.Format(time.RFC3339)}
+	}
+	records := findRecords(t, s, func(record map[string]any) bool {
+		identity, _ := record["userIdentity"].(map[string]any)
+		return record["eventSource"] == "sts.amazonaws.com" && identity["userName"] == "trail-sessions"
+	})
+	require.Len(t, records, 2)
+	require.Equal(t, map[string]any{
+		"credentials":     shown(assumed.Credentials),
+		"assumedRoleUser": map[string]any{"arn": *assumed.AssumedRoleUser.Arn, "assumedRoleId": *assumed.AssumedRoleUser.AssumedRoleId},
+	}, records[0]["responseElements"])
+	require.Equal(t, map[string]any{"credentials": shown(token.Credentials)}, records[1]["responseElements"])
+}
+
+// TestTrailOfParameters has requests of all forms, most of which fail: their records have all that was asked for, value by value, but
+// for secrets and what is empty.
+func TestTrailOfParameters(t *testing.T) {
 	s := one()
 	for _, operation := range []string{"CreateKey", "TagResource", "CreateGrant", "PutKeyPolicy", "Sign", "ImportKeyMaterial", "RetireGrant"} {
 		answer := s.Post(t, operation, trailBodies[operation])
