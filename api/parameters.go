@@ -33,14 +33,18 @@ func unsaid(v reflect.Value) bool { return absent(v) || v.Kind() == reflect.Bool
 // parameters gives the members of a structure for the audit trail, under CloudTrail's names. Left out are what is absent,
 // blobs (plaintexts, ciphertexts, signatures, key material), what the model calls sensitive, and tokens.
 func (n *node) parameters(v reflect.Value, missing absence) audit.Parameters {
-	list := audit.Parameters{}
+	shown := func(m *memberNode) bool { return !m.node.secret && !missing(v.Field(m.field)) }
+	count := 0
 	for i := range n.members {
-		m := &n.members[i]
-		field := v.Field(m.field)
-		if m.node.secret || missing(field) {
-			continue
+		if shown(&n.members[i]) {
+			count++
 		}
-		list = append(list, audit.Parameter{Name: m.path, Value: m.node.parameter(field, missing)})
+	}
+	list := make(audit.Parameters, 0, count)
+	for i := range n.members {
+		if m := &n.members[i]; shown(m) {
+			list = append(list, audit.Parameter{Name: m.path, Value: m.node.parameter(v.Field(m.field), missing)})
+		}
 	}
 	return list
 }

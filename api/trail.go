@@ -39,12 +39,13 @@ func (x *exchange) event(e endpoint, input any, outcome error) *audit.Event {
 	if input != nil {
 		event.RequestParameters = e.decoder.root.parameters(reflect.ValueOf(input).Elem(), unsaid)
 	}
-	event.ResponseElements = x.responseElements(e)
+	event.ResponseElements, event.AdditionalEventData = x.responseElements(e), r.Materials
+	event.Resources = make([]audit.Resource, 0, len(r.Keys)+len(x.roles))
 	for _, arn := range r.Keys {
-		event.Resources = append(event.Resources, audit.Resource{AccountID: accountOf(arn), ARN: arn})
+		event.Resources = append(event.Resources, audit.Resource{AccountID: audit.AccountOf(arn), ARN: arn})
 	}
 	for _, arn := range x.roles {
-		event.Resources = append(event.Resources, audit.Resource{AccountID: accountOf(arn), Type: "AWS::IAM::Role", ARN: arn})
+		event.Resources = append(event.Resources, audit.Resource{AccountID: audit.AccountOf(arn), Type: "AWS::IAM::Role", ARN: arn})
 	}
 	if outcome != nil {
 		shown := x.service.describe(outcome)
@@ -60,15 +61,6 @@ func (x *exchange) event(e endpoint, input any, outcome error) *audit.Event {
 		}
 	}
 	return event
-}
-
-// accountOf gives the account in an ARN.
-func accountOf(arn string) string {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) < 6 {
-		return ""
-	}
-	return parts[4]
 }
 
 // userIdentity is CloudTrail's userIdentity element for a caller.

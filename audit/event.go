@@ -2,6 +2,7 @@ package audit
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -81,6 +82,15 @@ type Resource struct {
 	// Type is empty for AWS::KMS::Key.
 	Type string
 	ARN  string
+}
+
+// AccountOf gives the account in an ARN.
+func AccountOf(arn string) string {
+	for range 4 {
+		_, arn, _ = strings.Cut(arn, ":")
+	}
+	account, _, _ := strings.Cut(arn, ":")
+	return account
 }
 
 // TLSDetails describe the connection of a call.

@@ -69,6 +69,7 @@ func (d *destination) seal(ctx context.Context, plaintext []byte) ([]byte, error
 		return nil, err
 	}
 	d.meter.used(d.request, d.key)
+	d.request.worked("keyMaterialId", d.key, d.key.current())
 	return blob, nil
 }
 

@@ -93,6 +93,7 @@ func (s *Service) Decrypt(ctx context.Context, r *Request, in *DecryptInput) (*D
 		return nil, dryRun()
 	}
 	s.meter.used(r, from.key)
+	r.worked("keyMaterialId", from.key, from.material)
 	return &DecryptOutput{
 		EncryptionAlgorithm: from.opening.Algorithm, KeyId: from.key.ARN(), KeyMaterialId: from.key.shownID(from.material), Plaintext: plaintext,
 	}, nil

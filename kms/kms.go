@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 	"unique"
@@ -178,6 +177,9 @@ type Request struct {
 	Region string
 	// Keys collects the ARNs of the keys that the request was found to be about, for the log and the audit trail.
 	Keys []string
+	// Materials collects the ids of symmetric key materials that encrypted or decrypted, under the names that CloudTrail gives
+	// them in additionalEventData.
+	Materials audit.Parameters
 
 	// events are the audit records that there will be of this request, if Announce was called: one for each account concerned.
 	events []audit.Recipient
@@ -208,13 +210,20 @@ func (r *Request) event(account string) string {
 	return id
 }
 
+// worked enters a material that has encrypted or decrypted. Those of key pairs are shown nowhere.
+func (r *Request) worked(name string, key *Key, m *Material) {
+	if id := key.shownID(m); id != "" {
+		r.Materials = append(r.Materials, audit.Parameter{Name: name, Value: audit.Text(id)})
+	}
+}
+
 // Recipients gives the accounts that this request concerns: the caller's first, and those of the keys that it was about, or of
 // others by their ARNs.
 func (r *Request) Recipients(others ...string) []audit.Recipient {
 	r.event(r.Caller.Account)
 	for _, arns := range [...][]string{r.Keys, others} {
 		for _, arn := range arns {
-			r.event(strings.SplitN(arn, ":", 6)[4])
+			r.event(audit.AccountOf(arn))
 		}
 	}
 	return r.events

@@ -55,6 +55,8 @@ func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput)
 	}
 	s.meter.used(r, from.key)
 	s.meter.used(r, to.key)
+	r.worked("sourceKeyMaterialId", from.key, from.material)
+	r.worked("destinationKeyMaterialId", to.key, to.key.current())
 	return &ReEncryptOutput{
 		CiphertextBlob:                 blob,
 		KeyId:                          to.key.ARN(),

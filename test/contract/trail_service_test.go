@@ -1,6 +1,8 @@
 package contract
 
 import (
+	"encoding/json"
+	"net/http"
 	"testing"
 	"time"
 
@@ -44,4 +46,52 @@ func TestTrailOfTheService(t *testing.T) {
 		}
 		requireTrail(t, s)
 	})
+}
+
+// TestTrailOfMaterials has in the trail which key materials encrypted and decrypted: after a rotation, ReEncrypt moves a ciphertext
+// from the old to the new one. Key pairs have no material to show.
+func TestTrailOfMaterials(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		id, pair := s.NewKey(t), sharedKey(t, s, "RSA_2048", "ENCRYPT_DECRYPT")
+		old := materialsOf(t, s, id)[0]
+		blob := blobOf(t, request{"Encrypt", members{"KeyId": id, "Plaintext": []byte("x")}}.requireRecorded(t, s, members{"keyMaterialId": old}), "CiphertextBlob")
+		_, err := s.Client().RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &id})
+		require.NoError(t, err)
+		fresh := materialsOf(t, s, id)[1]
+		request{"Decrypt", members{"CiphertextBlob": blob}}.requireRecorded(t, s, members{"keyMaterialId": old})
+		request{"GenerateDataKey", members{"KeyId": id, "KeySpec": "AES_256"}}.requireRecorded(t, s, members{"keyMaterialId": fresh})
+		move := request{"ReEncrypt", members{"CiphertextBlob": blob, "DestinationKeyId": id}}
+		move.requireRecorded(t, s, members{"sourceKeyMaterialId": old, "destinationKeyMaterialId": fresh})
+		move.with("DestinationKeyId", pair).with("DestinationEncryptionAlgorithm", "RSAES_OAEP_SHA_1").
+			requireRecorded(t, s, members{"sourceKeyMaterialId": old})
+		request{"DescribeKey", members{"KeyId": id}}.requireRecorded(t, s, nil)
+	})
+}
+
+// materialsOf gives the ids of a key's materials, oldest first.
+func materialsOf(t *testing.T, s *kmstest.Server, id string) (ids []string) {
+	t.Helper()
+	out, err := s.Client().ListKeyRotations(t.Context(), &kms.ListKeyRotationsInput{KeyId: &id, IncludeKeyMaterial: types.IncludeKeyMaterialAllKeyMaterial})
+	require.NoError(t, err)
+	for _, entry := range out.Rotations {
+		ids = append(ids, *entry.KeyMaterialId)
+	}
+	return ids
+}
+
+// requireRecorded makes a request that must succeed, and checks the additionalEventData of its record.
+func (q request) requireRecorded(t *testing.T, s *kmstest.Server, additional members) members {
+	t.Helper()
+	answer := s.Post(t, q.operation, jsonText(t, q.body))
+	require.Equal(t, http.StatusOK, answer.Status, answer.Body)
+	records := recordsOf(t, s, answer.Header.Get("X-Amzn-Requestid"))
+	require.Len(t, records, 1)
+	if additional == nil {
+		require.NotContains(t, records[0], "additionalEventData")
+	} else {
+		require.Equal(t, map[string]any(additional), records[0]["additionalEventData"])
+	}
+	var out members
+	require.NoError(t, json.Unmarshal([]byte(answer.Body), &out))
+	return out
 }
