@@ -188,6 +188,9 @@ func newEndpoint[In, Out any](run func(context.Context, *Config, *exchange, *In)
 				return nil, err
 			}
 			x.input = in
+			if err := cfg.recordable(x.request.Operation); err != nil {
+				return nil, err
+			}
 			out, err := run(ctx, cfg, x, in)
 			if err != nil {
 				return nil, err

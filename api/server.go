@@ -50,7 +50,7 @@ type Config struct {
 	Trail func(ctx context.Context, e *audit.Event) error
 	// TrailRefuses gives why calls cannot be recorded at present, nil if they can. Nil for a Trail that never refuses any.
 	TrailRefuses func() error
-	// Timeout bounds the work for one request, and the time that its record takes; 0 means 10 seconds.
+	// Timeout bounds the work for one request; 0 means 10 seconds.
 	Timeout time.Duration
 	// Rand is the source of request ids; nil means crypto/rand.
 	Rand io.Reader
@@ -189,7 +189,7 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 	if err != nil {
 		return err
 	}
-	result, err := s.perform(ctx, x, e)
+	result, err := s.call(ctx, x, e)
 	x.output = result
 	if unrecorded := s.trail(ctx, x, e, x.input, err); unrecorded != nil {
 		wipe(result)
@@ -203,17 +203,6 @@ func (s *Server) process(x *exchange, in, out *bytes.Buffer) (err error) {
 		return nil
 	}
 	return encode(out, result)
-}
-
-// perform runs the operation, unless it would change something and could not be recorded. Its refusal is recorded like any other
-// answer, which shows when there can be records again.
-func (s *Server) perform(ctx context.Context, x *exchange, e endpoint) (any, error) {
-	if s.cfg.TrailRefuses != nil && !readOnly(x.request.Operation) {
-		if err := s.cfg.TrailRefuses(); err != nil {
-			return nil, fmt.Errorf("not begun, because the audit trail fails: %w", err)
-		}
-	}
-	return s.call(ctx, x, e)
 }
 
 // call runs the operation. A panic in it is its error, so that it is recorded like any other.

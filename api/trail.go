@@ -81,6 +81,21 @@ func userIdentity(c *policy.Caller) audit.UserIdentity {
 	return u
 }
 
+// recordable fails for an operation that would change something while calls cannot be recorded. The refusal is recorded like any
+// other answer, which shows when there can be records again.
+func (c *Config) recordable(operation string) error {
+	if c.TrailRefuses == nil || readOnly(operation) && !keepers[operation] {
+		return nil
+	}
+	if err := c.TrailRefuses(); err != nil {
+		return fmt.Errorf("not begun, because the audit trail fails: %w", err)
+	}
+	return nil
+}
+
+// keepers are operations that are read-only to CloudTrail, and of which something is kept.
+var keepers = map[string]bool{"GetParametersForImport": true, "AssumeRole": true, "GetSessionToken": true}
+
 // readers are operations that change nothing, besides those that begin with a word of readerWords.
 var (
 	readers = map[string]bool{

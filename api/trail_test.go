@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -49,6 +51,42 @@ func TestPanicIsRecorded(t *testing.T) {
 	require.Len(t, events, 1)
 	require.Equal(t, []string{"DescribeKey", "KMSInternalException", internalMessage}, []string{events[0].EventName, events[0].ErrorCode, events[0].ErrorMessage})
 	require.Equal(t, audit.Parameters{{Name: "keyId", Value: audit.Text("alias/a")}}, events[0].RequestParameters)
+}
+
+// TestNothingBeginsUnrecorded has a trail refuse: what changes something, or keeps something of what it gives out, is not begun, and
+// the refusal is recorded with what was asked for. What only reads goes on.
+func TestNothingBeginsUnrecorded(t *testing.T) {
+	refuses := errors.New("the disk is full")
+	for operation, refused := range map[string]bool{
+		"CreateAlias": true, "ImportKeyMaterial": true, "GetParametersForImport": true, "CreateUser": true, "AssumeRole": true, "GetSessionToken": true,
+		"DescribeKey": false, "ReEncrypt": false, "GenerateDataKey": false, "GetUser": false, "GetCallerIdentity": false,
+	} {
+		err := (&Config{TrailRefuses: func() error { return refuses }}).recordable(operation)
+		require.Equal(t, refused, errors.Is(err, refuses), operation)
+		require.NoError(t, (&Config{TrailRefuses: func() error { return nil }}).recordable(operation))
+		require.NoError(t, (&Config{}).recordable(operation))
+	}
+	var events []*audit.Event
+	var log bytes.Buffer
+	s, err := NewServer(Config{
+		Verify: func(context.Context, *http.Request, []byte, []string) (auth.Identity, error) {
+			caller := &policy.Caller{Principal: policy.Principal{Account: "111122223333", AccessKeyID: "ASIAEXAMPLE"}}
+			return auth.Identity{Caller: caller, Region: "us-east-1", Service: "iam"}, nil
+		},
+		Log:          slog.New(slog.NewJSONHandler(&log, nil)),
+		Trail:        func(_ context.Context, e *audit.Event) error { events = append(events, e); return nil },
+		TrailRefuses: func() error { return refuses },
+	})
+	require.NoError(t, err)
+	request := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("Action=CreateUser&Version=2010-05-08&UserName=alice"))
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	answer := httptest.NewRecorder()
+	s.ServeHTTP(answer, request)
+	require.Contains(t, log.String(), "not begun, because the audit trail fails: the disk is full")
+	require.Equal(t, http.StatusInternalServerError, answer.Code)
+	require.NotContains(t, answer.Body.String(), "disk")
+	require.Len(t, events, 1)
+	require.Equal(t, audit.Parameters{{Name: "userName", Value: audit.Text("alice")}}, events[0].RequestParameters)
 }
 
 // TestUnrecordedIsNotAnswered has a trail that fails, or panics: nothing of the result is given out, and it is wiped.

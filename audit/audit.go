@@ -26,6 +26,8 @@ var (
 	ErrClosed = errors.New("audit trail is closed")
 	// ErrInUse is returned by New if another process, or another Trail of this one, writes to the directory.
 	ErrInUse = errors.New("audit trail is in use by another process")
+	// ErrSlow is a Status.Failure: a call has lost its patience.
+	ErrSlow = errors.New("the audit trail does not answer")
 	// ErrTooLong is returned by Record for a record that would be longer than MaxLine.
 	ErrTooLong = errors.New("audit record is too long")
 )
@@ -137,7 +139,7 @@ type Status struct {
 	Last Position
 	// Signed is the last record that a checkpoint vouches for: what to keep elsewhere.
 	Signed Position
-	// Failure is why the last record could not be written, nil if it could.
+	// Failure is why the last record could not be written, or not in time; nil if it could.
 	Failure error
 	// Lost counts the records that were lost since the start, with OnFailure: Continue.
 	Lost uint64
@@ -205,10 +207,19 @@ func (t *Trail) open(ctx context.Context) (err error) {
 // write is no error, but the end of ctx is. The event is not kept; zero members that have to be known (EventTime,
 // Recipients and their EventIDs) are set in it.
 func (t *Trail) Record(ctx context.Context, v *Event) error {
+	return t.record(ctx, v, false)
+}
+
+// Deliver is Record for a caller that keeps the event until it is in the trail: a failure is an error whatever OnFailure says, and
+// it waits as long as ctx allows, never in a write of its own.
+func (t *Trail) Deliver(ctx context.Context, v *Event) error { return t.record(ctx, v, true) }
+
+func (t *Trail) record(ctx context.Context, v *Event, again bool) error {
 	if err := t.complete(v); err != nil {
 		return err
 	}
 	p := getPending()
+	p.again = again
 	if err := p.encode(v, t.cfg.Rand); err != nil {
 		putPending(p)
 		return err
@@ -219,23 +230,35 @@ func (t *Trail) Record(ctx context.Context, v *Event) error {
 	return nil
 }
 
-// enter puts something into the queue and waits until it is written.
+// enter has something written, and waits until it is.
 func (t *Trail) enter(ctx context.Context, p *pending) error {
 	select {
 	case <-t.closing:
 		return ErrClosed
 	default:
 	}
+	if p.again {
+		return t.queued(ctx, p)
+	}
 	if t.writer.tryCommit(p) {
 		err := <-p.done
 		putPending(p)
 		return err
 	}
-	if t.cfg.Patience > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t.cfg.Patience)
-		defer cancel()
+	if t.cfg.Patience == 0 {
+		return t.queued(ctx, p)
 	}
+	patient, cancel := context.WithTimeout(ctx, t.cfg.Patience)
+	defer cancel()
+	err := t.queued(patient, p)
+	if err != nil && patient.Err() != nil && ctx.Err() == nil {
+		t.writer.report(ErrSlow)
+	}
+	return err
+}
+
+// queued puts something into the queue and waits until it is written.
+func (t *Trail) queued(ctx context.Context, p *pending) error {
 	select {
 	case t.queue <- p:
 	case <-ctx.Done():
@@ -305,12 +328,17 @@ func (t *Trail) Status() Status {
 	return t.status
 }
 
-// Refuses gives why the last record could not be written, with OnFailure: Refuse; nil if it could.
+// Refuses gives why records cannot be written at present; nil if they can, or with OnFailure: Continue.
 func (t *Trail) Refuses() error {
 	if t.cfg.OnFailure == Continue {
 		return nil
 	}
-	return t.Status().Failure
+	select {
+	case <-t.closing:
+		return ErrClosed
+	default:
+		return t.Status().Failure
+	}
 }
 
 // Close writes what waits, marks the end of the process, signs a last checkpoint, and releases files and sinks. Records

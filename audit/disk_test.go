@@ -97,6 +97,32 @@ func fileSize(t *testing.T, dir string) int64 {
 	return info.Size()
 }
 
+// TestShortRecordsAreNoSign has room for short records and not for a long one: a short one does not show that records can be written
+// again, or whoever chooses the length of a call would choose not to be recorded.
+func TestShortRecordsAreNoSign(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	dir := t.TempDir()
+	trail := open(t, Config{Dir: dir})
+	record(t, trail, 0, 3)
+	long := reEncrypt(3)
+	long.RequestParameters = Parameters{{"description", Text(strings.Repeat("x", 8000))}}
+	lift := limitFiles(t, uint64(fileSize(t, dir)+6000))
+	for range 3 {
+		require.ErrorIs(t, trail.Record(t.Context(), long), syscall.EFBIG)
+		require.ErrorIs(t, trail.Record(t.Context(), reEncrypt(3)), syscall.EFBIG)
+		require.ErrorIs(t, trail.Refuses(), syscall.EFBIG)
+	}
+	requireAll(t, dir, 3)
+	lift()
+	record(t, trail, 3, 4)
+	require.NoError(t, trail.Refuses())
+	require.NoError(t, trail.Record(t.Context(), long))
+	closeTrail(t, trail)
+	require.Empty(t, verifyWith(t, VerifyOptions{}, dir).Problems)
+}
+
 func TestDiskFullWithContinue(t *testing.T) {
 	if inChild(t) {
 		return

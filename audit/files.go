@@ -88,13 +88,22 @@ func (f *files) open() (recovered, error) {
 func day(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
 
 // append writes lines behind the last ones, all or nothing: after an error the trail on the disk is as it was, or will be
-// before the next write.
-func (f *files) append(text []byte, sequence uint64) error {
+// before the next write. It fails unless there is room for so many bytes, if that is more.
+func (f *files) append(text []byte, sequence uint64, room int) error {
 	file, err := f.ready(int64(len(text)), sequence)
 	if err != nil {
 		return err
 	}
 	f.dirty = true
+	if room > len(text) {
+		if _, err := file.WriteAt(make([]byte, room), f.size); err != nil {
+			return errors.Join(err, f.undo(file))
+		}
+		if err := f.undo(file); err != nil {
+			return err
+		}
+		f.dirty = true
+	}
 	if _, err := file.WriteAt(text, f.size); err != nil {
 		return errors.Join(err, f.undo(file))
 	}

@@ -14,6 +14,8 @@ type pending struct {
 	mark []byte
 	// calls is the number of records of calls; 0 for the trail's own.
 	calls uint64
+	// again tells that the caller keeps what could not be written, and comes again.
+	again bool
 	// done gets the result, once.
 	done chan error
 }

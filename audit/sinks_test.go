@@ -85,9 +85,6 @@ func TestSlowSinksHoldUpCalls(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, trail.Record(ctx, reEncrypt(0)), context.DeadlineExceeded)
-	trail.cfg.Patience = 20 * time.Millisecond
-	require.ErrorIs(t, trail.Record(t.Context(), reEncrypt(0)), context.DeadlineExceeded)
-	trail.cfg.Patience = 0
 	done := make(chan error, 1)
 	go func() { done <- trail.Record(t.Context(), reEncrypt(1)) }()
 	select {
@@ -97,7 +94,47 @@ func TestSlowSinksHoldUpCalls(t *testing.T) {
 	}
 	sink.mu.Unlock()
 	require.NoError(t, <-done)
-	require.Len(t, sink.all(), 4, "the start and all calls")
+	require.Len(t, sink.all(), 3, "the start and both calls")
+}
+
+// TestSlowTrailRefuses has a sink hang. As long as a call that was not recorded in time is the last that is known, the trail says
+// that it refuses.
+func TestSlowTrailRefuses(t *testing.T) {
+	sink := &testSink{}
+	trail := open(t, Config{Dir: t.TempDir(), Sinks: []Sink{sink}, Patience: 20 * time.Millisecond})
+	require.NoError(t, trail.Refuses())
+	sink.mu.Lock()
+	for i := range 3 {
+		require.ErrorIs(t, trail.Record(t.Context(), reEncrypt(i)), context.DeadlineExceeded)
+		require.ErrorIs(t, trail.Refuses(), ErrSlow)
+	}
+	sink.mu.Unlock()
+	require.Eventually(t, func() bool { return trail.Record(t.Context(), reEncrypt(3)) == nil && trail.Refuses() == nil }, 10*time.Second, time.Millisecond)
+	closeTrail(t, trail)
+	require.ErrorIs(t, trail.Refuses(), ErrClosed)
+}
+
+// TestDeliver waits as long as its context allows, and says what went wrong also when calls would go on.
+func TestDeliver(t *testing.T) {
+	sink := &testSink{}
+	trail := open(t, Config{Sinks: []Sink{sink}, Patience: time.Millisecond, OnFailure: Continue})
+	require.NoError(t, trail.Deliver(t.Context(), reEncrypt(0)))
+	sink.mu.Lock()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, trail.Deliver(ctx, reEncrypt(1)), context.DeadlineExceeded)
+	require.Error(t, ctx.Err(), "its patience is its context's")
+	sink.mu.Unlock()
+
+	dir := t.TempDir()
+	trail = open(t, Config{Dir: dir, FileSize: 1, OnFailure: Continue})
+	require.NoError(t, os.Rename(dir, dir+".away"))
+	require.ErrorIs(t, trail.Deliver(t.Context(), reEncrypt(1)), os.ErrNotExist)
+	require.Zero(t, trail.Status().Lost)
+	require.NoError(t, trail.Record(t.Context(), reEncrypt(1)))
+	require.Equal(t, uint64(1), trail.Status().Lost)
+	require.NoError(t, os.Rename(dir+".away", dir))
+	require.NoError(t, trail.Deliver(t.Context(), reEncrypt(1)))
 }
 
 // TestFullQueue has more callers wait than the queue holds; none of them waits longer than its context.

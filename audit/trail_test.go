@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -272,4 +273,46 @@ func TestClosingIsBoundedWhenTheTokenHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, trail.Close(ctx), context.DeadlineExceeded)
+}
+
+// TestCloseWhileCallersWrite has what was acknowledged in the trail, once, and nothing else.
+func TestCloseWhileCallersWrite(t *testing.T) {
+	for round := range 10 {
+		key, dir := newTestKey(t), t.TempDir()
+		trail := open(t, Config{Dir: dir, Signer: key.signer(), CheckpointRecords: 10, CheckpointEvery: time.Millisecond, FileSize: 20_000})
+		var acknowledged sync.Map
+		var callers sync.WaitGroup
+		for caller := range 8 {
+			callers.Go(func() {
+				for i := 0; ; i++ {
+					v := reEncrypt(0)
+					v.RequestID = fmt.Sprintf("%d-%d-%d", round, caller, i)
+					if err := trail.Record(context.Background(), v); err != nil {
+						assert.ErrorIs(t, err, ErrClosed)
+						return
+					}
+					acknowledged.Store(v.RequestID, true)
+				}
+			})
+		}
+		time.Sleep(5 * time.Millisecond)
+		closeTrail(t, trail)
+		callers.Wait()
+		text := strings.Join(lines(t, dir), "\n")
+		count := 0
+		for id := range acknowledged.Range {
+			count++
+			require.Equal(t, 1, strings.Count(text, `"requestID":"`+id.(string)+`"`))
+		}
+		require.Equal(t, count, strings.Count(text, `"requestID":`), "not acknowledged but written")
+		require.Empty(t, verify(t, key, dir).Problems)
+	}
+}
+
+// TestNothingBehindTheEnd has a caller come when the last record was written.
+func TestNothingBehindTheEnd(t *testing.T) {
+	trail := open(t, Config{Dir: t.TempDir()})
+	closeTrail(t, trail)
+	p := trail.marked(&mark{Stop: &stopMark{}})
+	require.False(t, trail.writer.tryCommit(p), "it came past the look at closing")
 }

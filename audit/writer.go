@@ -32,6 +32,9 @@ type writer struct {
 	ending bool
 	// closed tells that the last record was written.
 	closed bool
+	// lacking is the length of the longest batch that found no room since the last success. That a shorter one has room is no
+	// sign that records can be written again.
+	lacking int
 
 	// Buffers that are reused.
 	batch []*pending
@@ -107,7 +110,7 @@ func (w *writer) commit(batch []*pending) {
 	for i, p := range batch {
 		batch[i] = nil
 		result := err
-		if err != nil && w.trail.cfg.OnFailure == Continue && p.calls > 0 {
+		if err != nil && w.trail.cfg.OnFailure == Continue && p.calls > 0 && !p.again {
 			w.lose(p.calls)
 			result = nil
 		}
@@ -123,9 +126,11 @@ func (w *writer) write(batch []*pending) error {
 	}
 	last := w.build(batch)
 	if files := w.trail.files; files != nil {
-		if err := files.append(w.text, w.last.Sequence+1); err != nil {
+		if err := files.append(w.text, w.last.Sequence+1, w.lacking); err != nil {
+			w.lacking = max(w.lacking, len(w.text))
 			return err
 		}
+		w.lacking = 0
 	}
 	w.advance(last, batch)
 	return w.deliver()

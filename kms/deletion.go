@@ -98,8 +98,10 @@ func (t *recorder) endKey(region, id, entry string) error {
 	if err := t.doom(region, id, end); err != nil {
 		return err
 	}
-	if err := t.happened(key, happening{Event: eventDeleteKey}); err != nil {
-		return err
+	for _, h := range append(key.expire(key.Deletion).news, happening{Event: eventDeleteKey}) {
+		if err := t.happened(key, h); err != nil {
+			return err
+		}
 	}
 	for _, record := range []string{key.indexed, accountKeys(key.Account, region) + id, keyRecord(region, id)} {
 		if err := t.remove(record); err != nil {

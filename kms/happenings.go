@@ -10,9 +10,9 @@ import (
 )
 
 // What the service does to keys by itself is in the audit trail too, as it is in CloudTrail: rotations, deletions and the
-// end of imported material that has expired. The transaction that does it writes a happening beside; who attends to the
-// schedule records it in the trail and removes it. So none is lost, and one that is recorded twice, by a server that is
-// killed in between or by two at once, has one eventID.
+// end of imported material that has expired. The transaction that does it writes a happening beside; the announcer has it
+// recorded in the trail and removes it. So none is lost, and one that is recorded twice, by a server that is killed in
+// between or by two at once, has one eventID.
 //
 //	happened/<milliseconds since the epoch, 15 digits>/<eventID>
 const happenedPrefix = "happened/"
@@ -59,25 +59,78 @@ func (t *recorder) happened(key *Key, h happening) (err error) {
 	return t.put(fmt.Sprintf("%s%015d/%s", happenedPrefix, h.At.UnixMilli(), h.ID), h)
 }
 
-// announce records what has happened in the audit trail, and tells whether all of it is.
-func (s *Service) announce(ctx context.Context) (done bool) {
-	if s.cfg.Trail == nil {
-		return true
+// announcer tells the audit trail what has happened. It is beside the schedule, which a trail that hangs must not hold up.
+type announcer struct {
+	s    *Service
+	wake chan struct{}
+	// told are happenings that the trail has and the store could not remove yet.
+	told map[string]bool
+}
+
+func (s *Service) newAnnouncer() *announcer {
+	return &announcer{s: s, wake: make(chan struct{}, 1), told: map[string]bool{}}
+}
+
+// farewell bounds the time for what is still to be told when the service ends.
+const farewell = 5 * time.Second
+
+// run tells what happens until ctx ends, and then what is left.
+func (a *announcer) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait := longestWait
+		if a.s.tell("recording what was done to keys", a.all(ctx)) {
+			wait = retryWait
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.wake:
+		case <-time.After(wait):
+		}
 	}
-	return s.each(ctx, "recording what was done to a key", happenedPrefix, "", func(ctx context.Context, record string) error {
-		var h *happening
-		err := s.cfg.Store.View(ctx, func(r store.Reader) (err error) {
-			h, err = read[happening](r, record)
-			return err
-		})
-		if err != nil || h == nil { // another server was first
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	a.s.tell("recording what was done to keys", a.all(last))
+}
+
+// all tells everything, up to what fails.
+func (a *announcer) all(ctx context.Context) error {
+	for {
+		records, err := a.s.some(ctx, happenedPrefix, "", "", tasksAtOnce)
+		if err != nil || len(records) == 0 {
 			return err
 		}
-		if err := s.cfg.Trail(ctx, h.record()); err != nil {
-			return err
+		for _, record := range records {
+			if err := a.tell(ctx, record); err != nil {
+				return err
+			}
 		}
-		return s.update(ctx, func(t *recorder) error { return t.remove(record) })
+	}
+}
+
+// tell has one happening recorded and removes it. It waits for the trail as long as ctx allows, for whoever goes away does
+// not learn whether it was recorded.
+func (a *announcer) tell(ctx context.Context, record string) error {
+	var h *happening
+	err := a.s.cfg.Store.View(ctx, func(r store.Reader) (err error) {
+		h, err = read[happening](r, record)
+		return err
 	})
+	if err != nil || h == nil { // another server was first
+		return err
+	}
+	if !a.told[record] {
+		if err := a.s.cfg.Trail(ctx, h.record()); err != nil {
+			return err
+		}
+		a.told[record] = true
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	if err := a.s.update(ctx, func(t *recorder) error { return t.remove(record) }); err != nil {
+		return err
+	}
+	delete(a.told, record)
+	return nil
 }
 
 // byItself is whom CloudTrail names for what nobody asked for.

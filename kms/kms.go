@@ -46,7 +46,7 @@ type Config struct {
 	Budget uint64
 	// Rand is the source of ids; nil means crypto/rand.
 	Rand io.Reader
-	// Trail records what the service does to keys by itself, at least once; see audit.Trail. Nil records none.
+	// Trail records what the service does to keys by itself, see audit.Trail.Deliver; nil records none.
 	Trail func(ctx context.Context, e *audit.Event) error
 	// Log receives what an operator should know; nil discards it.
 	Log *slog.Logger

@@ -17,11 +17,16 @@ func (k *Key) at(now time.Time) *Key {
 	if k.ended(now) {
 		return nil
 	}
+	return k.expire(now)
+}
+
+// expire gives the key without the material that has expired.
+func (k *Key) expire(now time.Time) *Key {
 	aged := *k
 	aged.Materials = slices.Clone(k.Materials)
 	for i := len(aged.Materials) - 1; i >= 0; i-- {
 		if m := &aged.Materials[i]; m.present() && !m.Expires.IsZero() && !now.Before(m.Expires) {
-			aged.news = append(aged.news, happening{Event: eventDeleteExpired, Material: m.ID})
+			aged.news = append(aged.news, happening{Event: eventDeleteExpired, Material: aged.shownID(m)})
 			aged.drop(m)
 		}
 	}

@@ -88,9 +88,13 @@ const (
 func (s *Service) Run(ctx context.Context) {
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	beside.Go(func() { s.watch(ctx, duePrefix) })
-	beside.Go(func() { s.watch(ctx, doomedPrefix) })
-	beside.Go(func() { s.watch(ctx, happenedPrefix) })
+	beside.Go(func() { s.watch(ctx, duePrefix, s.wake) })
+	beside.Go(func() { s.watch(ctx, doomedPrefix, s.wake) })
+	if s.cfg.Trail != nil {
+		a := s.newAnnouncer()
+		beside.Go(func() { s.watch(ctx, happenedPrefix, a.wake) })
+		beside.Go(func() { a.run(ctx) })
+	}
 	beside.Go(func() { s.meter.run(ctx) })
 	for ctx.Err() == nil {
 		wait := s.attendAll(ctx)
@@ -102,10 +106,10 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// watch wakes the schedule when the store says that there is work.
-func (s *Service) watch(ctx context.Context, prefix string) {
+// watch wakes the schedule, or the announcer, when the store says that there is work.
+func (s *Service) watch(ctx context.Context, prefix string, wake chan struct{}) {
 	for {
-		err := s.cfg.Store.Watch(ctx, prefix, s.poke, func([]store.Change) error { s.poke(); return nil })
+		err := s.cfg.Store.Watch(ctx, prefix, func() { poke(wake) }, func([]store.Change) error { poke(wake); return nil })
 		if !errors.Is(err, store.ErrLagged) {
 			s.tell("watching the store; the schedule only looks once a minute from now on", err)
 			return
@@ -113,10 +117,10 @@ func (s *Service) watch(ctx context.Context, prefix string) {
 	}
 }
 
-// poke wakes the schedule. It does not wait.
-func (s *Service) poke() {
+// poke wakes who waits. It does not wait itself.
+func poke(wake chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default: // it is awake
 	}
 }
@@ -128,8 +132,7 @@ func (s *Service) attendAll(ctx context.Context) time.Duration {
 	done := s.each(ctx, "doing what is due", duePrefix, next, func(ctx context.Context, entry string) error {
 		return s.attend(ctx, entry, away)
 	})
-	announced, reaped := s.announce(ctx), s.reap(ctx)
-	if !done || !reaped || !announced {
+	if !s.reap(ctx) || !done {
 		return min(retryWait, s.untilNext(ctx, next))
 	}
 	return s.untilNext(ctx, next)

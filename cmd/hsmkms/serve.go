@@ -127,7 +127,7 @@ func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault
 		settings.Day = cfg.Dev.Day
 	}
 	if trail != nil {
-		settings.Trail = trail.Record
+		settings.Trail = trail.Deliver
 	}
 	return kms.New(settings)
 }

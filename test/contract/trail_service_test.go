@@ -19,8 +19,9 @@ import (
 func TestTrailOfTheService(t *testing.T) {
 	eachShortDay(t, "20ms", func(t *testing.T, s *kmstest.Server) {
 		rotating, ending, external := s.NewKey(t), s.NewKey(t), s.NewExternalKey(t)
-		until := time.Now().Add(2 * time.Second)
-		material := s.Import(t, s.ImportSet(t, external, "RSAES_OAEP_SHA_256", "RSA_2048"), make([]byte, 32), func(in *kms.ImportKeyMaterialInput) {
+		set := s.ImportSet(t, external, "RSAES_OAEP_SHA_256", "RSA_2048")
+		until := time.Now().Add(5 * time.Second)
+		material := s.Import(t, set, make([]byte, 32), func(in *kms.ImportKeyMaterialInput) {
 			in.ExpirationModel, in.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, &until
 		})
 		_, err := s.Client().EnableKeyRotation(t.Context(), &kms.EnableKeyRotationInput{KeyId: &rotating, RotationPeriodInDays: aws.Int32(90)})
@@ -89,7 +90,7 @@ func (q request) requireRecorded(t *testing.T, s *kmstest.Server, additional mem
 	if additional == nil {
 		require.NotContains(t, records[0], "additionalEventData")
 	} else {
-		require.Equal(t, map[string]any(additional), records[0]["additionalEventData"])
+		require.Equal(t, additional, records[0]["additionalEventData"])
 	}
 	var out members
 	require.NoError(t, json.Unmarshal([]byte(answer.Body), &out))

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"hsmkms/store"
+	"hsmkms/store/bolt"
 	"hsmkms/test/kmstest"
 )
 
@@ -37,32 +39,70 @@ func TestTrailOnFullDisk(t *testing.T) {
 	require.Equal(t, "text", string(r.Decrypt(t, blob, nil)))
 }
 
-// TestNothingChangesUnrecorded fills the disk for the trail alone. One change may be made before that shows, and no other.
+// TestNothingChangesUnrecorded fills the disk for the trail alone. What comes first may change something, because only its record
+// shows that there is no room; nothing else does, and be its record short enough for what is left.
 func TestNothingChangesUnrecorded(t *testing.T) {
 	r := &rig{Server: kmstest.Start(t, kmstest.Options{})}
-	key := r.NewKey(t)
-	trail, err := filepath.Glob(filepath.Join(r.Dir, "audit", "audit-*.jsonl"))
-	require.NoError(t, err)
-	require.Len(t, trail, 1)
-	for fileSize(t, trail[0]) < 2*fileSize(t, filepath.Join(r.Dir, "hsmkms.db")) {
+	key, external := r.NewKey(t), r.NewExternalKey(t)
+	set := r.ImportSet(t, external, "RSAES_OAEP_SHA_256", "RSA_2048")
+	describe := func(n int) string {
+		return body(t, map[string]any{"KeyId": key, "Description": fmt.Sprint(n, strings.Repeat("x", 8000))})
+	}
+	trail := trailFile(t, r)
+	for fileSize(t, trail) < 2*fileSize(t, filepath.Join(r.Dir, "hsmkms.db")) {
 		r.Encrypt(t, key, []byte("text"), map[string]string{"long": strings.Repeat("x", 8000)})
 	}
-	limitFiles(t, r.Server, uint64(fileSize(t, trail[0])))
-	for n := range 5 {
-		alias := body(t, map[string]any{"AliasName": fmt.Sprint("alias/", n), "TargetKeyId": key})
-		r.requireFault(t, r.Post(t, "CreateAlias", alias), internalError, "")
+	limitFiles(t, r.Server, uint64(fileSize(t, trail))+8000)
+	parameters := body(t, map[string]any{"KeyId": external, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"})
+	for n := range 12 {
+		r.requireFault(t, r.Post(t, "UpdateKeyDescription", describe(n)), internalError, "")
+		r.requireFault(t, r.Post(t, "DescribeKey", body(t, map[string]any{"KeyId": key})), internalError, "")
+		r.requireFault(t, r.Post(t, "CreateAlias", body(t, map[string]any{"AliasName": fmt.Sprint("alias/", n), "TargetKeyId": key})), internalError, "")
+		r.requireFault(t, r.Post(t, "GetParametersForImport", parameters), internalError, "")
+		session := r.PostForm(t, r.Credentials(), "sts", "Action", "GetSessionToken", "Version", "2011-06-15")
+		require.Equal(t, http.StatusInternalServerError, session.Status)
 	}
 	limitFiles(t, r.Server, unix.RLIM_INFINITY)
 	eventually(t, func() bool {
 		_, err := r.Client().CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: aws.String("alias/end"), TargetKeyId: &key})
 		return err == nil
 	}, "changes are still refused")
-	aliases := listAliases(t, r.Client(), nil)
-	require.Len(t, aliases, 2)
-	require.Contains(t, aliases, "alias/0")
+	require.Equal(t, map[string]string{"alias/end": key}, listAliases(t, r.Client(), nil))
+	out, err := r.Client().DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &key})
+	require.NoError(t, err)
+	require.Equal(t, "0", strings.TrimRight(*out.KeyMetadata.Description, "x"), "the first came before anybody knew")
+	r.Import(t, set, make([]byte, 32)) // it was not pushed out by newer ones
+	require.NoError(t, r.Stop())
+	require.Zero(t, countRecords(t, r, "ASIA"), "sessions that nobody was given")
 }
 
-// TestTrailThatHangs has a collector that does not read: calls wait for it, and not longer than a request may take.
+func trailFile(t *testing.T, r *rig) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.Dir, "audit", "audit-*.jsonl"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	return files[0]
+}
+
+// countRecords counts the records with a text in their keys in the store of a server that does not run.
+func countRecords(t *testing.T, r *rig, text string) (count int) {
+	t.Helper()
+	file, err := bolt.Open(bolt.Config{Path: filepath.Join(r.Dir, "hsmkms.db")})
+	require.NoError(t, err)
+	defer file.Close()
+	require.NoError(t, file.View(t.Context(), func(reader store.Reader) error {
+		return reader.Scan("", "", func(key string, _ []byte) bool {
+			if strings.Contains(key, text) {
+				count++
+			}
+			return true
+		})
+	}))
+	return count
+}
+
+// TestTrailThatHangs has a collector that does not read: calls wait for it, and not longer than a request may take. From then on
+// nothing is changed, of which the server, when it is killed, would leave no record.
 func TestTrailThatHangs(t *testing.T) {
 	collector, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -82,6 +122,11 @@ func TestTrailThatHangs(t *testing.T) {
 		}
 	}
 	r.requireFault(t, answer, internalError, "")
+	for n := range 3 {
+		r.requireFault(t, r.Post(t, "CreateAlias", body(t, map[string]any{"AliasName": fmt.Sprint("alias/", n), "TargetKeyId": key})), internalError, "")
+	}
+	require.NoError(t, r.Kill())
+	require.Zero(t, countRecords(t, r, "alias/"))
 }
 
 func fileSize(t *testing.T, path string) int64 {
