@@ -158,15 +158,15 @@ func (m *mark) eventName() string {
 	return "SignAuditTrail"
 }
 
-// markSource is the eventSource of the trail's own records.
-const markSource = "hsmkms"
+// OwnSource is the eventSource of what AWS does not have: the trail's own records, and what an operator does to accounts.
+const OwnSource = "hsmkms"
 
 // body makes the record's part in CloudTrail's form, so that readers of such records need not know marks.
 func (m *mark) body(at time.Time) []byte {
 	e := encoder{}
 	e.raw(`{"eventVersion":"` + eventVersion + `"`)
 	e.time("eventTime", at)
-	e.text("eventSource", markSource)
+	e.text("eventSource", OwnSource)
 	e.text("eventName", m.eventName())
 	e.text("eventType", ServiceEvent)
 	return e.buf

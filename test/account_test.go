@@ -1,6 +1,8 @@
 package test
 
 import (
+	"bytes"
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/stretchr/testify/require"
 
+	"hsmkms/audit"
 	"hsmkms/hsm/hsmtest"
 	"hsmkms/test/kmstest"
 )
@@ -100,6 +103,27 @@ func TestAccountCommands(t *testing.T) {
 	}
 	require.NoError(t, s.Stop())
 	require.NoFileExists(t, socket)
+	require.Equal(t, []string{"CreateAccount 444455556666", "RotateRootAccessKey 444455556666", "RotateRootAccessKey " + kmstest.Account}, operatorRecords(t, s))
+}
+
+// operatorRecords gives what the audit trail has of the commands.
+func operatorRecords(t *testing.T, s *kmstest.Server) (found []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.Dir, "audit", "audit-*.jsonl"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	text, err := os.ReadFile(files[0])
+	require.NoError(t, err)
+	for line := range bytes.Lines(text) {
+		var record struct {
+			EventSource, EventName, RecipientAccountId string
+		}
+		require.NoError(t, json.Unmarshal(line, &record))
+		if record.EventSource == audit.OwnSource && record.RecipientAccountId != "" {
+			found = append(found, record.EventName+" "+record.RecipientAccountId)
+		}
+	}
+	return found
 }
 
 // TestAdminSocketFolder has a server refuse to put its socket where others could replace it, or where something else is.

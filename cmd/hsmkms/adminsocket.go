@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"hsmkms/audit"
 	"hsmkms/iam"
 )
 
@@ -141,7 +142,8 @@ func checkPeer(connection net.Conn) error {
 // adminHandler answers on the admin socket.
 type adminHandler struct {
 	identities *iam.Service
-	dev        *devConfig // nil for none
+	dev        *devConfig   // nil for none
+	trail      *audit.Trail // nil for none
 	log        *slog.Logger
 }
 
@@ -161,8 +163,10 @@ func (h *adminHandler) list(w http.ResponseWriter, r *http.Request) {
 func (h *adminHandler) create(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	var key rootKey
-	err := h.identities.CreateAccount(r.Context(), id, key.keep)
-	defer clear(key.SecretAccessKey)
+	defer func() { clear(key.SecretAccessKey) }()
+	err := h.recorded(r.Context(), "CreateAccount", id, func(ctx context.Context) error {
+		return h.identities.CreateAccount(ctx, id, key.keep)
+	})
 	h.log.Info("created account", "account", id, "failed", err != nil)
 	h.answer(w, key, err)
 }
@@ -174,16 +178,44 @@ func (h *adminHandler) rotate(w http.ResponseWriter, r *http.Request) {
 		owner, _ = ownerOf(r.Context(), h.identities, h.dev.CredentialsFile)
 	}
 	var key rootKey
-	err := h.identities.RotateRoot(r.Context(), id, key.keep)
-	defer clear(key.SecretAccessKey)
+	defer func() { clear(key.SecretAccessKey) }()
+	err := h.recorded(r.Context(), "RotateRootAccessKey", id, func(ctx context.Context) error {
+		return h.identities.RotateRoot(ctx, id, key.keep)
+	})
 	h.log.Info("rotated root access key", "account", id, "failed", err != nil)
-	if err == nil && owner == id {
+	if owner == id && (err == nil || errors.Is(err, errUnrecorded)) {
 		if err := h.dev.keepRootKey(iam.RootKey{ID: key.AccessKeyID, Secret: key.SecretAccessKey}); err != nil {
 			h.log.Error("keeping the new root access key", "error", err)
 		}
 	}
 	h.answer(w, key, err)
 }
+
+// recorded makes a change to an account and records it in the audit trail, in the way of calls of the API: it is not begun while
+// there can be no records, and what could not be recorded fails. The operator has no identity but that of the server's user.
+func (h *adminHandler) recorded(ctx context.Context, event, account string, change func(context.Context) error) error {
+	if h.trail == nil {
+		return change(ctx)
+	}
+	if err := h.trail.Refuses(); err != nil {
+		return fmt.Errorf("nothing was done, because the audit trail fails: %w", err)
+	}
+	if err := change(ctx); err != nil {
+		return err
+	}
+	err := h.trail.Record(context.WithoutCancel(ctx), &audit.Event{
+		UserIdentity: audit.UserIdentity{AccountID: account, InvokedBy: "admin socket"}, EventSource: audit.OwnSource, EventName: event,
+		EventType: audit.ServiceEvent, ServiceEventDetails: audit.Parameters{{Name: "accountId", Value: audit.Text(account)}},
+		Recipients: []audit.Recipient{{AccountID: account}},
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnrecorded, err)
+	}
+	return nil
+}
+
+// errUnrecorded says that a change was made. Of an account whose root access key is not shown, rotate-root gives another.
+var errUnrecorded = errors.New("it was done, but could not be recorded in the audit trail; rotate the root access key when that works again")
 
 // answer writes a result, or what an operator may know of an error, which is all.
 func (h *adminHandler) answer(w http.ResponseWriter, result any, err error) {

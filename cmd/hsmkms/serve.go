@@ -98,7 +98,7 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	}
 	poolMetrics(metrics, rooms)
 	admin := api.NewAdmin(api.AdminConfig{Metrics: metrics, Ready: rooms.ready(), Log: log})
-	socket := newAdminHandler(&adminHandler{identities: identities, dev: cfg.Dev, log: log})
+	socket := newAdminHandler(&adminHandler{identities: identities, dev: cfg.Dev, trail: trail, log: log})
 	var secure *tls.Config
 	if cfg.TLS != nil {
 		certificates, err := newCertificates(ctx, cfg, rooms, log)

@@ -42,7 +42,7 @@ func TestTrailOnFullDisk(t *testing.T) {
 // TestNothingChangesUnrecorded fills the disk for the trail alone. What comes first may change something, because only its record
 // shows that there is no room; nothing else does, and be its record short enough for what is left.
 func TestNothingChangesUnrecorded(t *testing.T) {
-	r := &rig{Server: kmstest.Start(t, kmstest.Options{})}
+	r := &rig{Server: kmstest.Start(t, kmstest.Options{AdminSocket: true})}
 	key, external := r.NewKey(t), r.NewExternalKey(t)
 	set := r.ImportSet(t, external, "RSAES_OAEP_SHA_256", "RSA_2048")
 	describe := func(n int) string {
@@ -61,6 +61,9 @@ func TestNothingChangesUnrecorded(t *testing.T) {
 		r.requireFault(t, r.Post(t, "GetParametersForImport", parameters), internalError, "")
 		session := r.PostForm(t, r.Credentials(), "sts", "Action", "GetSessionToken", "Version", "2011-06-15")
 		require.Equal(t, http.StatusInternalServerError, session.Status)
+		said, err := r.CreateAccount(t, "444455556666")
+		require.Error(t, err)
+		require.Contains(t, said, "nothing was done, because the audit trail fails")
 	}
 	limitFiles(t, r.Server, unix.RLIM_INFINITY)
 	eventually(t, func() bool {
@@ -71,6 +74,7 @@ func TestNothingChangesUnrecorded(t *testing.T) {
 	out, err := r.Client().DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &key})
 	require.NoError(t, err)
 	require.Equal(t, "0", strings.TrimRight(*out.KeyMetadata.Description, "x"), "the first came before anybody knew")
+	r.NewAccount(t, "444455556666")
 	r.Import(t, set, make([]byte, 32)) // it was not pushed out by newer ones
 	require.NoError(t, r.Stop())
 	require.Zero(t, countRecords(t, r, "ASIA"), "sessions that nobody was given")

@@ -44,13 +44,20 @@ func (s *Server) As(c aws.Credentials) Someone {
 // Root is the root user of Account.
 func (s *Server) Root() Someone { return s.As(s.Credentials()) }
 
+// CreateAccount runs `hsmkms account create`, with a server that has an AdminSocket, and gives what it prints.
+func (s *Server) CreateAccount(t testing.TB, id string) (string, error) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), s.binary, "account", "create", id, "--admin-socket", s.socket).CombinedOutput()
+	return string(out), err
+}
+
 // NewAccount makes another account, of a server with an AdminSocket, and gives the clients of its root user.
 func (s *Server) NewAccount(t testing.TB, id string) Someone {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), s.binary, "account", "create", id, "--admin-socket", s.socket).CombinedOutput()
-	require.NoError(t, err, string(out))
+	out, err := s.CreateAccount(t, id)
+	require.NoError(t, err, out)
 	values := map[string]string{}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "export ")), "=")
 		values[name] = value
 	}
