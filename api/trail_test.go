@@ -21,15 +21,20 @@ import (
 	"hsmkms/policy"
 )
 
+// signedFor takes every request for one of an account's, signed for a service.
+func signedFor(service string) func(context.Context, *http.Request, []byte, []string) (auth.Identity, error) {
+	return func(context.Context, *http.Request, []byte, []string) (auth.Identity, error) {
+		caller := &policy.Caller{Principal: policy.Principal{Account: "111122223333", AccessKeyID: "ASIAEXAMPLE"}}
+		return auth.Identity{Caller: caller, Region: "us-east-1", Service: service}, nil
+	}
+}
+
 // describeKey sends a request for DescribeKey to a server without services, in whose place call is if it is not nil.
 func describeKey(t *testing.T, trail func(context.Context, *audit.Event) error, call func() any) *httptest.ResponseRecorder {
 	t.Helper()
 	s, err := NewServer(Config{
-		Verify: func(context.Context, *http.Request, []byte, []string) (auth.Identity, error) {
-			caller := &policy.Caller{Principal: policy.Principal{Account: "111122223333", AccessKeyID: "ASIAEXAMPLE"}}
-			return auth.Identity{Caller: caller, Region: "us-east-1", Service: "kms"}, nil
-		},
-		Trail: trail,
+		Verify: signedFor("kms"),
+		Trail:  trail,
 	})
 	require.NoError(t, err)
 	if call != nil {
@@ -69,10 +74,7 @@ func TestNothingBeginsUnrecorded(t *testing.T) {
 	var events []*audit.Event
 	var log bytes.Buffer
 	s, err := NewServer(Config{
-		Verify: func(context.Context, *http.Request, []byte, []string) (auth.Identity, error) {
-			caller := &policy.Caller{Principal: policy.Principal{Account: "111122223333", AccessKeyID: "ASIAEXAMPLE"}}
-			return auth.Identity{Caller: caller, Region: "us-east-1", Service: "iam"}, nil
-		},
+		Verify:       signedFor("iam"),
 		Log:          slog.New(slog.NewJSONHandler(&log, nil)),
 		Trail:        func(_ context.Context, e *audit.Event) error { events = append(events, e); return nil },
 		TrailRefuses: func() error { return refuses },
