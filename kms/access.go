@@ -160,14 +160,14 @@ func (c *circumstances) conclude(d policy.Decision) error {
 
 // denied is the answer about a key of another account that does not exist, or does not let the caller in. These must not be
 // told apart, so it is made of the name in the request and of the caller's own policies, without a look at the key: if they
-// do not allow the action, that is the reason, and else that the key policy doesn't.
+// do not allow the action, that is the reason, and else a sentence that is true of both.
 func (s *Service) denied(r *Request, a action, name keyName, q *asked) error {
 	c := &circumstances{r: r, alias: name.alias, asked: q}
 	request := c.decide(a)
 	request.Resource, request.Account, request.EncryptionContext = name.arn(), name.account, q.context
 	decision := policy.DecideByKeyPolicy(request, s.open, nil)
 	if decision.Allowed {
-		decision = policy.Decision{Reason: policy.ResourceSilent}
+		decision = policy.Decision{Reason: policy.ResourceHidden}
 	}
 	return Errorf(AccessDenied, "%s", decision.Sentence(request))
 }

@@ -14,7 +14,7 @@ import (
 // recorded in the trail and removes it. So none is lost, and one that is recorded twice, by a server that is killed in
 // between or by two at once, has one eventID.
 //
-//	happened/<milliseconds since the epoch, 15 digits>/<eventID>
+//	happened/<milliseconds since the epoch, 15 digits>/<number in its transaction, 3 digits>/<eventID>
 const happenedPrefix = "happened/"
 
 // happening is the record of something that the service did to a key by itself.
@@ -56,7 +56,8 @@ func (t *recorder) happened(key *Key, h happening) (err error) {
 		return err
 	}
 	h.At, h.Region, h.Account, h.Key = t.now.UTC(), key.Region, key.Account, key.ID
-	return t.put(fmt.Sprintf("%s%015d/%s", happenedPrefix, h.At.UnixMilli(), h.ID), h)
+	t.happenings++
+	return t.put(fmt.Sprintf("%s%015d/%03d/%s", happenedPrefix, h.At.UnixMilli(), t.happenings, h.ID), h)
 }
 
 // announcer tells the audit trail what has happened. It is beside the schedule, which a trail that hangs must not hold up.

@@ -177,6 +177,8 @@ type recorder struct {
 	written []string
 	// random is the source of eventIDs; nil without an audit trail.
 	random io.Reader
+	// happenings counts those that it wrote.
+	happenings int
 	// doomed are the ids of the doom records that it wrote, by Region.
 	doomed []doomName
 }

@@ -105,7 +105,7 @@ func TestReEncryptOtherAccounts(t *testing.T) {
 		put(t, s, keys...)
 		out, err := reEncrypt(t, s, func(in *ReEncryptInput) { in.SourceKeyId = arn })
 		requireError(t, out, err, AccessDenied, "User: arn:aws:iam::"+testAccount+":root is not authorized to perform: kms:ReEncryptFrom on resource: "+arn+
-			" because no resource-based policy allows the kms:ReEncryptFrom action")
+			" because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access")
 	}
 }
 

@@ -25,6 +25,9 @@ const (
 	IdentitySilent
 	BoundarySilent
 	SessionSilent
+	// ResourceHidden is never decided: it is told to callers of other accounts, who must not learn whether there is a resource
+	// and what its policy says.
+	ResourceHidden
 )
 
 // reasons are the ends of AWS's sentences: what stands before the action, and if it is named, what stands behind it.
@@ -37,6 +40,7 @@ var reasons = map[Reason][2]string{
 	IdentitySilent: {" because no identity-based policy allows the ", " action"},
 	BoundarySilent: {" because no permissions boundary allows the ", " action"},
 	SessionSilent:  {" because no session policy allows the ", " action"},
+	ResourceHidden: {" because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"},
 }
 
 // Sentence is the message of AWS's AccessDenied errors for a request that was denied. Without a resource, the sentence has

@@ -169,6 +169,10 @@ func testKeyNames(t *testing.T, s *kmstest.Server, q request, member, permission
 	q.with(member, 1).requireRefusal(t, s, "SerializationException", "NUMBER_VALUE can not be converted to a String")
 }
 
+// hiddenReason is why a key of another account cannot be used, whether or not it exists.
+const hiddenReason = " because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy " +
+	"explicitly denies access"
+
 type wrongKeyName struct{ name, code, message string }
 
 // wrongKeyNames are the names that reach no key; id is that of a key there is.
@@ -178,7 +182,7 @@ func wrongKeyNames(id, permission string) []wrongKeyName {
 	foreign := func(resource string) wrongKeyName {
 		arn := "arn:aws:kms:" + kmstest.Region + ":444455556666:" + resource
 		return wrongKeyName{arn, "AccessDeniedException", "User: arn:aws:iam::" + kmstest.Account + ":root is not authorized to perform: kms:" +
-			permission + " on resource: " + arn + " because no resource-based policy allows the kms:" + permission + " action"}
+			permission + " on resource: " + arn + hiddenReason}
 	}
 	malformed := func(arn string) wrongKeyName { return wrongKeyName{arn, "InvalidArnException", "Invalid arn " + arn} }
 	notID := func(name string) wrongKeyName {
