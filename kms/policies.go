@@ -71,7 +71,7 @@ func (s *Service) PutKeyPolicy(ctx context.Context, r *Request, in *PutKeyPolicy
 		return nil, err
 	}
 	// Before the transaction, in which others wait: it depends on nothing that changes.
-	if err := checkPolicy(r.Caller, key, in.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
+	if err := s.checkPolicy(ctx, r, key, in.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
 	return empty(s.change(ctx, key, func(now *Key) error {
@@ -116,8 +116,9 @@ func checkPolicyName(name string) error {
 }
 
 // checkPolicy checks that a text can be the policy of a key, and unless told to bypass that check, that the caller could then
-// put another. Whether the principals in it exist is not checked yet.
-func checkPolicy(caller *policy.Caller, key *Key, text string, bypass bool) error {
+// put another: as far as can be known of a request to come, and if it came as this one does. Whether the principals in it
+// exist is not checked yet.
+func (s *Service) checkPolicy(ctx context.Context, r *Request, key *Key, text string, bypass bool) error {
 	if len(text) > maxPolicy {
 		return Errorf(LimitExceeded, "The key policy has %d bytes; the maximum is %d.", len(text), maxPolicy)
 	}
@@ -131,10 +132,14 @@ func checkPolicy(caller *policy.Caller, key *Key, text string, bypass bool) erro
 	case bypass:
 		return nil
 	}
-	next := &policy.Request{
-		Caller: caller, Action: "kms:" + actionPutKeyPolicy.permission, Resource: key.ARN(), Account: key.Account,
+	asked := bypassAsked(bypass)
+	c := &circumstances{ctx: ctx, s: s, r: r, key: key, asked: &asked}
+	next := c.decide(actionPutKeyPolicy)
+	denied := policy.DecideByKeyPolicy(next, compiled, nil).Reason == policy.ResourceDenies
+	if c.failure != nil {
+		return c.failure
 	}
-	if !compiled.KeepsControl(next) {
+	if denied || !compiled.KeepsControl(next) {
 		return Errorf(MalformedPolicyDocument, "The new key policy will not allow you to update the key policy in the future.")
 	}
 	return nil

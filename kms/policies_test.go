@@ -64,7 +64,7 @@ func TestPolicyLockout(t *testing.T) {
 		{requestBy(t, policy.IAMUser, alice), allowing(alice, newTestKey(secondKey).ARN()), true},
 	} {
 		for bypass, locked := range map[bool]bool{false: test.locked, true: false} {
-			err := checkPolicy(test.caller.Caller, key, test.policy, bypass)
+			err := newService(t, fakeToken{}).checkPolicy(t.Context(), test.caller, key, test.policy, bypass)
 			if locked {
 				requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
 				continue
@@ -123,12 +123,13 @@ func TestPolicyOfNewKey(t *testing.T) {
 
 // TestDefaultPolicy holds the policy that keys get to the check that others must pass, for every kind of caller.
 func TestDefaultPolicy(t *testing.T) {
+	s := newService(t, fakeToken{})
 	for _, r := range []*Request{
 		newRequest("CreateKey"), requestBy(t, policy.IAMUser, "arn:aws:iam::"+testAccount+":user/a"),
 		requestBy(t, policy.AssumedRole, "arn:aws:sts::"+testAccount+":assumed-role/r/s1"),
 	} {
-		require.NoError(t, checkPolicy(r.Caller, newTestKey(firstKey), defaultPolicy(testAccount), false))
+		require.NoError(t, s.checkPolicy(t.Context(), r, newTestKey(firstKey), defaultPolicy(testAccount), false))
 	}
-	err := checkPolicy(newRequest("").Caller, newTestKey(firstKey), defaultPolicy(otherAccount), false)
+	err := s.checkPolicy(t.Context(), newRequest(""), newTestKey(firstKey), defaultPolicy(otherAccount), false)
 	requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
 }

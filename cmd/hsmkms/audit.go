@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +67,7 @@ type verifyFlags struct {
 func auditVerifyCommand() *cobra.Command {
 	flags := &verifyFlags{}
 	cmd := &cobra.Command{
-		Use:   "verify FILE... --public-key FILE",
+		Use:   "verify FILE... [--public-key FILE]",
 		Short: "Find what was altered, removed, reordered or cut in an audit trail",
 		Long: `Find what was altered, removed, reordered or cut in an audit trail. A directory stands for the files of the trail in it.
 Exit status: 0 if the trail is as it was written, 1 if it is not, 2 if it could not be read.
@@ -77,7 +78,7 @@ printed here (sequence:hash) in another place, and give it to --checkpoint the n
 		RunE: func(cmd *cobra.Command, paths []string) error { return flags.run(cmd, paths) },
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unreadable(err) })
-	cmd.Flags().StringArrayVar(&flags.publicKeys, "public-key", nil, "PEM file with the public key of the checkpoints; more than once if the key was replaced")
+	cmd.Flags().StringArrayVar(&flags.publicKeys, "public-key", nil, "PEM file with the public key of the checkpoints, kept elsewhere; more than once if the key was replaced (default the one beside the trail)")
 	cmd.Flags().StringArrayVar(&flags.checkpoints, "checkpoint", nil, "a record known from elsewhere, as sequence:hash; may be given more than once")
 	cmd.Flags().Uint64Var(&flags.from, "from-sequence", 1, "the first record expected, if files before it were archived")
 	cmd.Flags().Uint64Var(&flags.expect, "expect-sequence", 0, "a record that the trail must reach")
@@ -86,6 +87,9 @@ printed here (sequence:hash) in another place, and give it to --checkpoint the n
 }
 
 func (f *verifyFlags) run(cmd *cobra.Command, paths []string) error {
+	if len(f.publicKeys) == 0 && f.keyBeside(paths[0]) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Verifying with %s, which whoever can forge the trail can replace: keep a copy elsewhere, and give it to --public-key.\n", f.publicKeys[0])
+	}
 	options, err := f.options()
 	if err != nil {
 		return unreadable(err)
@@ -103,10 +107,24 @@ func (f *verifyFlags) run(cmd *cobra.Command, paths []string) error {
 	return nil
 }
 
+// keyBeside takes the public key that the server has put beside the trail, and tells whether there is one.
+func (f *verifyFlags) keyBeside(path string) bool {
+	dir := path
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		dir = filepath.Dir(path)
+	}
+	key := filepath.Join(dir, publicKeyFile)
+	if _, err := os.Stat(key); err != nil {
+		return false
+	}
+	f.publicKeys = []string{key}
+	return true
+}
+
 func (f *verifyFlags) options() (audit.VerifyOptions, error) {
 	options := audit.VerifyOptions{From: f.from, ExpectSequence: f.expect}
 	if len(f.publicKeys) == 0 {
-		return options, errors.New("--public-key is missing: without it, nothing shows that a trail is not forged")
+		return options, errors.New("--public-key is missing, and there is no " + publicKeyFile + " beside the trail: without it, nothing shows that a trail is not forged")
 	}
 	for _, path := range f.publicKeys {
 		der, err := readPublicKey(path)

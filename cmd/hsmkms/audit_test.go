@@ -106,6 +106,23 @@ func TestAuditVerify(t *testing.T) {
 	}
 }
 
+// TestAuditVerifyWithTheKeyBeside takes the key that the server has put beside the trail when none is given, of a file as of a folder.
+func TestAuditVerifyWithTheKeyBeside(t *testing.T) {
+	file, key := auditTrail(t)
+	text, err := os.ReadFile(key)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(file), publicKeyFile), text, 0o600))
+	for _, path := range []string{file, filepath.Dir(file)} {
+		out, status := runCommand(t, "audit", "verify", path)
+		require.Zero(t, status, out)
+		require.Contains(t, out, "last signed record")
+	}
+	_, other := auditTrail(t)
+	out, status := runCommand(t, "audit", "verify", file, "--public-key", other)
+	require.Equal(t, exitTampered, status)
+	require.Contains(t, out, "signed by another key")
+}
+
 func TestAuditVerifyThatCannotTell(t *testing.T) {
 	file, key := auditTrail(t)
 	none := filepath.Join(t.TempDir(), "none")

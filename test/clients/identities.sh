@@ -55,7 +55,7 @@ become "${alice[@]}"
 same "the user" "$(whoami)" "arn:aws:iam::$account:user/alice"
 same "the user's own name" "$(iam get-user --query User.UserName)" alice
 denied AccessDenied iam list-users
-denied AccessDeniedException kms list-keys # key policies are not evaluated for users yet
+denied AccessDeniedException kms list-keys
 
 # A session of the role.
 read -r -a session <<<"$(sts assume-role --role-arn "$role" --role-session-name morning --query 'Credentials.[AccessKeyId,SecretAccessKey,SessionToken]')"
