@@ -237,9 +237,8 @@ type Signing struct {
 	Key       KeyRef
 	Algorithm Algorithm
 	// Input is the digest of the message by the hash of the algorithm; for Ed25519 the message itself; for Ed25519ph its
-	// SHA-512; for MLDSA the message or, with Mu, the 64 bytes of the message representative (FIPS 204, section 6.2).
+	// SHA-512; for MLDSA the message.
 	Input []byte
-	Mu    bool
 }
 
 // DataPair is a key pair for use outside of the token.
@@ -309,6 +308,10 @@ type Token interface {
 
 	// GenerateDataPair makes a key pair of one of the kinds that sign and gives it out. Nothing of it stays on the token.
 	GenerateDataPair(ctx context.Context, kind KeyKind) (DataPair, error)
+
+	// TryDataPair fails with the class Unsupported if GenerateDataPair would for that kind. It is found out by making a pair, at
+	// most one of 2048 bits for RSA, and answered from memory once that went well.
+	TryDataPair(ctx context.Context, kind KeyKind) error
 
 	// Random fills b from the token's generator.
 	Random(ctx context.Context, b []byte) error

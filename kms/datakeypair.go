@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 
 	"hsmkms/hsm"
@@ -90,16 +91,11 @@ func (d *destination) dataPair(ctx context.Context, spec KeySpec, dry bool) (hsm
 		return hsm.DataPair{}, nil, Errorf(UnsupportedOperation, "KeyPairSpec %s is not supported.", spec)
 	}
 	if dry {
-		return hsm.DataPair{}, nil, dryRun()
+		return hsm.DataPair{}, nil, cmp.Or(pairError(spec, d.region.Token.TryDataPair(ctx, p.kind)), dryRun())
 	}
 	pair, err := d.region.Token.GenerateDataPair(ctx, p.kind)
-	if hsm.ClassOf(err) == hsm.Unsupported {
-		return hsm.DataPair{}, nil, &Error{
-			Type: UnsupportedOperation, Message: "KeyPairSpec " + string(spec) + " is not supported by the HSM token of this Region.", Cause: err,
-		}
-	}
 	if err != nil {
-		return hsm.DataPair{}, nil, TokenError(err)
+		return hsm.DataPair{}, nil, pairError(spec, err)
 	}
 	blob, err := d.seal(ctx, pair.Private)
 	if err != nil {
@@ -107,4 +103,12 @@ func (d *destination) dataPair(ctx context.Context, spec KeySpec, dry bool) (hsm
 		return hsm.DataPair{}, nil, err
 	}
 	return pair, blob, nil
+}
+
+// pairError translates what a token says of data key pairs.
+func pairError(spec KeySpec, err error) error {
+	if hsm.ClassOf(err) == hsm.Unsupported {
+		return &Error{Type: UnsupportedOperation, Message: "KeyPairSpec " + string(spec) + " is not supported by the HSM token of this Region.", Cause: err}
+	}
+	return TokenError(err)
 }

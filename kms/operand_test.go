@@ -167,6 +167,35 @@ func TestGenerateDataKeyPairWipes(t *testing.T) {
 	}
 }
 
+// pairless makes no data key pairs.
+type pairless struct {
+	soundToken
+	err error
+}
+
+func (p pairless) GenerateDataPair(context.Context, hsm.KeyKind) (hsm.DataPair, error) {
+	return hsm.DataPair{}, p.err
+}
+
+func (p pairless) TryDataPair(context.Context, hsm.KeyKind) error { return p.err }
+
+// TestDataKeyPairsOfPoorTokens holds dry runs to what the token says: they must not promise what it refuses.
+func TestDataKeyPairsOfPoorTokens(t *testing.T) {
+	for class, want := range map[hsm.Class]*Error{
+		hsm.Unsupported: {Type: UnsupportedOperation, Message: "KeyPairSpec ECC_SECG_P256K1 is not supported by the HSM token of this Region."},
+		hsm.Busy:        {Type: DependencyTimeout, Message: "The system timed out while trying to fulfill the request."},
+	} {
+		s := newService(t, pairless{err: &hsm.Error{Class: class}})
+		put(t, s, newTestKey(firstKey))
+		for _, operation := range []string{"GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext"} {
+			for _, dry := range []string{"", `,"DryRun":true`} {
+				_, err := invoke(t, s, operation, withFirstKey(`"KeyPairSpec":"ECC_SECG_P256K1"`+dry))
+				requireError[Empty](t, nil, err, want.Type, want.Message)
+			}
+		}
+	}
+}
+
 // signed keeps what it was to sign.
 type signed struct {
 	soundToken
@@ -192,29 +221,28 @@ func TestSignMLDSA(t *testing.T) {
 	}
 	require.NoError(t, sign("", []byte("text")))
 	require.NoError(t, sign("RAW", []byte("text")))
-	require.NoError(t, sign("EXTERNAL_MU", mu))
 	ref := key.Materials[0].Ref
 	require.Equal(t, []hsm.Signing{
 		{Key: ref, Algorithm: hsm.MLDSA, Input: []byte("text")}, {Key: ref, Algorithm: hsm.MLDSA, Input: []byte("text")},
-		{Key: ref, Algorithm: hsm.MLDSA, Input: mu, Mu: true},
 	}, got)
 	requireError[Empty](t, nil, sign("EXTERNAL_MU", mu[1:]), Validation, "Digest is invalid length for algorithm ML_DSA_SHAKE_256.")
 	requireError[Empty](t, nil, sign("DIGEST", mu), Validation, "MessageType DIGEST is not valid for algorithm ML_DSA_SHAKE_256.")
-	require.Len(t, got, 3)
+	require.Len(t, got, 2)
 	_, err := invoke(t, s, "Verify", withFirstKey(`"SigningAlgorithm":"ML_DSA_SHAKE_256","Message":"dGV4dA==","Signature":"dGV4dA=="`))
 	requireError[Empty](t, nil, err, UnsupportedOperation, "Verification with the algorithm ML_DSA_SHAKE_256 is not supported.")
 }
 
-// TestSignMessageRepresentative asks a token for what PKCS#11 has no mechanism for.
+// TestSignMessageRepresentative asks for what PKCS#11 has no mechanism for: no token is asked, and no dry run promises it.
 func TestSignMessageRepresentative(t *testing.T) {
-	s := newService(t, failingToken{err: &hsm.Error{Class: hsm.Unsupported}})
+	var got []hsm.Signing
+	s := newService(t, signed{signings: &got})
 	put(t, s, newTestKey(firstKey, ofSpec("ML_DSA_65", SignVerify)))
-	in := &SignInput{KeyId: firstKey, Message: make([]byte, 64), MessageType: externalMu, SigningAlgorithm: hsm.MLDSA}
-	out, err := s.Sign(t.Context(), newRequest("Sign"), in)
-	requireError(t, out, err, UnsupportedOperation, "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.")
-	in.MessageType = ""
-	_, err = s.Sign(t.Context(), newRequest("Sign"), in)
-	require.Equal(t, InternalError, TypeOf(err))
+	for _, dry := range []bool{false, true} {
+		in := &SignInput{KeyId: firstKey, Message: make([]byte, 64), MessageType: externalMu, SigningAlgorithm: hsm.MLDSA, DryRun: dry}
+		out, err := s.Sign(t.Context(), newRequest("Sign"), in)
+		requireError(t, out, err, UnsupportedOperation, "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.")
+	}
+	require.Empty(t, got)
 }
 
 // TestSignEd25519ph signs a digest, which is hashed once more.

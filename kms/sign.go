@@ -45,9 +45,6 @@ func (s *Service) Sign(ctx context.Context, r *Request, in *SignInput) (*SignOut
 		return nil, dryRun()
 	}
 	signature, err := with.token.Sign(ctx, signing)
-	if signing.Mu && hsm.ClassOf(err) == hsm.Unsupported { // PKCS#11 has no mechanism for it
-		return nil, &Error{Type: UnsupportedOperation, Message: "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.", Cause: err}
-	}
 	if err != nil {
 		return nil, TokenError(s.lost(ctx, with.key, with.ref, err))
 	}
@@ -120,7 +117,6 @@ func newSigning(ref hsm.KeyRef, in *SignInput) (hsm.Signing, error) {
 	signing := hsm.Signing{Key: ref, Algorithm: in.SigningAlgorithm, Input: in.Message}
 	var err error
 	if in.SigningAlgorithm == hsm.MLDSA {
-		signing.Mu = messageType == externalMu
 		err = checkMLDSA(messageType, in.Message)
 	} else {
 		a, _ := publickey.Signing(string(in.SigningAlgorithm)) // the table of specs has no other
@@ -135,13 +131,15 @@ const externalMu publickey.MessageType = "EXTERNAL_MU"
 // muSize is the length of such a message in bytes.
 const muSize = 64
 
-// checkMLDSA fails as the package publickey does for other algorithms.
+// checkMLDSA fails as the package publickey does for other algorithms, and for what no token does.
 func checkMLDSA(messageType publickey.MessageType, message []byte) error {
 	switch {
 	case messageType != publickey.Raw && messageType != externalMu:
 		return publickey.ErrMessageType
 	case messageType == externalMu && len(message) != muSize:
 		return publickey.ErrDigestLength
+	case messageType == externalMu: // PKCS#11 has no mechanism for it
+		return Errorf(UnsupportedOperation, "MessageType EXTERNAL_MU is not supported by the HSM token of this Region.")
 	}
 	return nil
 }

@@ -479,6 +479,8 @@ func (soundToken) DeriveSecret(context.Context, hsm.KeyRef, []byte) ([]byte, err
 	return []byte("secret"), nil
 }
 
+func (soundToken) TryDataPair(context.Context, hsm.KeyKind) error { return nil }
+
 func (soundToken) GenerateDataPair(context.Context, hsm.KeyKind) (hsm.DataPair, error) {
 	return hsm.DataPair{Private: []byte("private"), Public: []byte("public")}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,6 +26,42 @@ func (p *poorToken) Support(_ context.Context, kind hsm.KeyKind) (hsm.Support, e
 		return hsm.Support{}, errors.New("token lost")
 	}
 	return p.kinds[kind], nil
+}
+
+// ImportRoutes has material of symmetric keys come to the token in two ways, one of which passes through the process. That of
+// all others comes in one way, or fails with the token.
+func (p *poorToken) ImportRoutes(_ context.Context, kind hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
+	if p.failures > 0 {
+		p.failures--
+		return nil, errors.New("token lost")
+	}
+	if kind == hsm.AES256 {
+		return map[hsm.ImportWrap]hsm.Route{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess}, nil
+	}
+	return map[hsm.ImportWrap]hsm.Route{hsm.RSAAESSHA1: hsm.OnToken}, nil
+}
+
+// TestReportImports must find the way that passes through the process named, and no other.
+func TestReportImports(t *testing.T) {
+	token := &poorToken{failures: 1}
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	require.False(t, reportImportsOf(t.Context(), "us-east-1", token, log))
+	require.Contains(t, out.String(), "token lost")
+	out.Reset()
+	require.True(t, reportImportsOf(t.Context(), "us-east-1", token, log))
+	require.Contains(t, out.String(), `level=INFO msg="importing key material" region=us-east-1 keySpecs=[SYMMETRIC_DEFAULT] onToken=[RSAES_OAEP_SHA_1]`)
+	require.Contains(t, out.String(), `level=WARN msg="the token cannot unwrap key material that is imported in these ways: this process does it; `+
+		`strict_on_token refuses them" region=us-east-1 keySpecs=[SYMMETRIC_DEFAULT] inProcess=[RSAES_OAEP_SHA_256]`)
+	require.Contains(t, out.String(), `onToken=[RSA_AES_KEY_WRAP_SHA_1]`)
+	require.Equal(t, 1, strings.Count(out.String(), "level=WARN"))
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	token.failures = 1
+	out.Reset()
+	require.False(t, reportImportsOf(ended, "us-east-1", token, log))
+	require.Empty(t, out.String(), "a server that stops has no fault to tell of")
 }
 
 func TestReportKeys(t *testing.T) {

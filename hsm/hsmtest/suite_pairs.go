@@ -283,9 +283,7 @@ func (s *suite) testSignRefused(t *testing.T) {
 		_, err := s.token.Sign(t.Context(), hsm.Signing{Key: s.key(t, c.kind), Algorithm: c.a, Input: random(c.size)})
 		require.Equal(t, c.class, hsm.ClassOf(err), "%s: %v", name, err)
 	}
-	_, err := s.token.Sign(t.Context(), hsm.Signing{Key: s.key(t, hsm.Ed25519Sign), Algorithm: hsm.Ed25519, Input: random(64), Mu: true})
-	requireClass(t, err, hsm.Unsupported)
-	_, err = s.token.Sign(t.Context(), hsm.Signing{Key: s.first, Algorithm: hsm.ECDSAWithSHA256, Input: random(32)})
+	_, err := s.token.Sign(t.Context(), hsm.Signing{Key: s.first, Algorithm: hsm.ECDSAWithSHA256, Input: random(32)})
 	requireClass(t, err, hsm.Unsupported)
 	s.testOtherKind(t)
 }
@@ -365,7 +363,9 @@ func (s *suite) testPointsRefused(t *testing.T) {
 func (s *suite) testDataPairs(t *testing.T) {
 	for _, kind := range s.kinds() {
 		count := s.cfg.Count(t)
+		tried := s.token.TryDataPair(t.Context(), kind)
 		made, err := s.token.GenerateDataPair(t.Context(), kind)
+		require.Equal(t, hsm.ClassOf(tried), hsm.ClassOf(err), "%s: %v", kind, tried)
 		require.Equal(t, count, s.cfg.Count(t), "%s: something was left on the token", kind)
 		if !strings.HasSuffix(string(kind), "_SIGN") {
 			requireClass(t, err, hsm.Unsupported)

@@ -52,6 +52,29 @@ func (t *Token) GenerateDataPair(ctx context.Context, kind hsm.KeyKind) (hsm.Dat
 	})
 }
 
+// TryDataPair implements hsm.Token. A large RSA key comes out of the token as a smaller one does, if the token wraps it at all.
+func (t *Token) TryDataPair(ctx context.Context, kind hsm.KeyKind) error {
+	if _, known := t.dataWays.Load(kind); known {
+		return nil
+	}
+	if k := kinds[kind]; k.slow() && k.size > largeRSA && k.uses[0] == p11.CKA_SIGN {
+		if !t.cfg.StrictOnToken {
+			return nil // makeInProcess is left in any case
+		}
+		a, err := t.ability(ctx, kind)
+		if err != nil {
+			return err
+		}
+		if !a.Wraps {
+			return &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token does not wrap keys of the kind %s", kind)}
+		}
+		return t.TryDataPair(ctx, hsm.RSA2048Sign)
+	}
+	pair, err := t.GenerateDataPair(ctx, kind)
+	clear(pair.Private)
+	return err
+}
+
 func (s *session) dataPair(a ability, kind hsm.KeyKind) (hsm.DataPair, error) {
 	s.keys.objectsMu.Lock() // a search would not bear session objects that come and go
 	defer s.keys.objectsMu.Unlock()

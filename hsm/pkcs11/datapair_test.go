@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -98,6 +99,41 @@ func TestDataPairsOfPoorTokens(t *testing.T) {
 		_, err := r.token.GenerateDataPair(t.Context(), hsm.P256Sign)
 		require.Equal(t, hsm.Unsupported, hsm.ClassOf(err), "%v", err)
 	})
+}
+
+// TestTryDataPair holds what is told of pairs to what becomes of them, with tokens that make few of them or none.
+func TestTryDataPair(t *testing.T) {
+	all := append([]hsm.KeyKind{hsm.RSA4096Sign, hsm.AES256, hsm.RSA3072Decrypt, hsm.P256Derive, hsm.MLDSA44Sign, ""}, dataKinds...)
+	for name, c := range map[string]struct {
+		rules  []string
+		strict bool
+		can    []hsm.KeyKind
+	}{
+		"sound":                   {nil, true, []hsm.KeyKind{hsm.RSA2048Sign, hsm.RSA4096Sign, hsm.P256Sign, hsm.P384Sign, hsm.P521Sign, hsm.Secp256k1Sign, hsm.Ed25519Sign}},
+		"no pairs":                {[]string{"C_GenerateKeyPair rv=0x70"}, false, []hsm.KeyKind{hsm.RSA2048Sign, hsm.RSA4096Sign, hsm.P256Sign, hsm.P384Sign, hsm.P521Sign, hsm.Ed25519Sign}},
+		"no pairs, strict":        {[]string{"C_GenerateKeyPair rv=0x70", "C_UnwrapKey rv=0x70"}, true, nil},
+		"no known key, strict":    {[]string{"C_CreateObject rv=0x54"}, true, []hsm.KeyKind{hsm.P256Sign, hsm.P384Sign, hsm.P521Sign, hsm.Secp256k1Sign, hsm.Ed25519Sign}},
+		"nothing wraps, strict":   {[]string{"C_WrapKey rv=0x70"}, true, []hsm.KeyKind{hsm.P256Sign, hsm.P384Sign, hsm.P521Sign, hsm.Secp256k1Sign, hsm.Ed25519Sign}},
+		"nothing is read, strict": {[]string{"C_WrapKey rv=0x70", "C_GetAttributeValue rv=0x11"}, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, options{strict: c.strict})
+			w := newWitness(t, r.soft)
+			defer w.close()
+			before := len(w.find())
+			r.fault.Set(c.rules...)
+			for _, kind := range all {
+				err := r.token.TryDataPair(t.Context(), kind)
+				require.Equal(t, slices.Contains(c.can, kind), err == nil, "%s: %v", kind, err)
+				require.True(t, err == nil || hsm.ClassOf(err) == hsm.Unsupported, "%s: %v", kind, err)
+				if kind != hsm.RSA4096Sign { // which takes long
+					_, made := r.token.GenerateDataPair(t.Context(), kind)
+					require.Equal(t, hsm.ClassOf(err), hsm.ClassOf(made), "%s: %v", kind, made)
+				}
+			}
+			require.Len(t, w.find(), before, "something was left on the token")
+		})
+	}
 }
 
 // TestDataPairOfLostToken must not change the way for good.

@@ -76,8 +76,8 @@ func (t *Token) Sign(ctx context.Context, w hsm.Signing) ([]byte, error) {
 // may answer such things as if it were broken.
 func signerOf(w hsm.Signing) (signer, error) {
 	signer, signs := signers[w.Algorithm]
-	if !signs || !slices.Contains(kinds[w.Key.Kind].algorithms, w.Algorithm) || w.Mu {
-		return signer, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("%q with a key of the kind %q (representative: %t)", w.Algorithm, w.Key.Kind, w.Mu)}
+	if !signs || !slices.Contains(kinds[w.Key.Kind].algorithms, w.Algorithm) {
+		return signer, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("%q with a key of the kind %q", w.Algorithm, w.Key.Kind)}
 	}
 	if n := len(w.Input); n != signer.input && signer.input > 0 || n == 0 || n > hsm.MaxMessage {
 		return signer, &hsm.Error{Class: hsm.BadInput, Cause: fmt.Errorf("%d bytes to be signed with %s", n, w.Algorithm)}

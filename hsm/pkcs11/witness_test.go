@@ -1,11 +1,11 @@
 package pkcs11
 
 import (
-	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
+	"math/big"
 	"testing"
 
 	p11 "github.com/miekg/pkcs11"
@@ -13,6 +13,7 @@ import (
 
 	"hsmkms/hsm"
 	"hsmkms/hsm/hsmtest"
+	"hsmkms/publickey"
 )
 
 // witness has a session of its own, through the plain miekg binding, in the instance of SoftHSM that the module under
@@ -97,24 +98,33 @@ func (w *witness) addPublic(ref hsm.KeyRef) {
 		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY), p11.NewAttribute(p11.CKA_TOKEN, true), p11.NewAttribute(p11.CKA_ID, raw),
 		p11.NewAttribute(p11.CKA_LABEL, "hsmkms/"+string(ref.Kind)), p11.NewAttribute(p11.CKA_VERIFY, true),
 	}
-	parsed, err := x509.ParsePKIXPublicKey(ref.Public)
+	key, err := publickey.Parse(ref.Public)
 	require.NoError(w.t, err)
-	switch public := parsed.(type) {
-	case *rsa.PublicKey:
-		attributes = append(attributes, p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_RSA), p11.NewAttribute(p11.CKA_MODULUS, public.N.Bytes()),
-			p11.NewAttribute(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}))
-	case *ecdsa.PublicKey:
-		point, err := public.Bytes()
-		require.NoError(w.t, err)
-		der, err := asn1.Marshal(point)
-		require.NoError(w.t, err)
-		attributes = append(attributes, p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_EC), p11.NewAttribute(p11.CKA_EC_POINT, der),
-			kinds[ref.Kind].forms[0].public[0])
-	default:
-		require.FailNow(w.t, "another type of key")
+	_, err = w.ctx.CreateObject(w.session, append(attributes, publicAttributes(w.t, 0, key)...))
+	require.NoError(w.t, err)
+}
+
+// publicAttributes are those that make a public key object the key that it is. form is the index of one of its kind's.
+func publicAttributes(t *testing.T, form int, key *publickey.Key) []*p11.Attribute {
+	t.Helper()
+	f := kindOf(key).forms[form]
+	attributes := []*p11.Attribute{p11.NewAttribute(p11.CKA_KEY_TYPE, f.keyType)}
+	if f.keyType == p11.CKK_RSA {
+		public := rsaOf(t, key)
+		return append(attributes, p11.NewAttribute(p11.CKA_MODULUS, public.N.Bytes()),
+			p11.NewAttribute(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(public.E)).Bytes()))
 	}
-	_, err = w.ctx.CreateObject(w.session, attributes)
-	require.NoError(w.t, err)
+	point, err := asn1.Marshal(key.Point())
+	require.NoError(t, err)
+	return append(attributes, p11.NewAttribute(p11.CKA_EC_POINT, point), f.public[0])
+}
+
+func rsaOf(t *testing.T, key *publickey.Key) *rsa.PublicKey {
+	t.Helper()
+	public, err := x509.ParsePKIXPublicKey(key.Marshal())
+	require.NoError(t, err)
+	require.IsType(t, &rsa.PublicKey{}, public)
+	return public.(*rsa.PublicKey) //nolint:forcetypeassert // see above
 }
 
 func (w *witness) boolean(object p11.ObjectHandle, kind uint) bool {
