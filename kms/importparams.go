@@ -34,18 +34,19 @@ var (
 // importables has a row for every KeySpec whose material can be imported, with the ways in which it may be encrypted. That RSA
 // keys come by an AES key alone and HMAC keys never do is in the description of GetParametersForImport's WrappingAlgorithm.
 var importables = map[KeySpec][]hsm.ImportWrap{
-	SymmetricDefault:  anyWay,
-	"RSA_2048":        byAES,
-	"RSA_3072":        byAES,
-	"RSA_4096":        byAES,
-	"ECC_NIST_P256":   anyWay,
-	"ECC_NIST_P384":   anyWay,
-	"ECC_NIST_P521":   anyWay,
-	"ECC_SECG_P256K1": anyWay,
-	"HMAC_224":        directly,
-	"HMAC_256":        directly,
-	"HMAC_384":        directly,
-	"HMAC_512":        directly,
+	SymmetricDefault:        anyWay,
+	"RSA_2048":              byAES,
+	"RSA_3072":              byAES,
+	"RSA_4096":              byAES,
+	"ECC_NIST_P256":         anyWay,
+	"ECC_NIST_P384":         anyWay,
+	"ECC_NIST_P521":         anyWay,
+	"ECC_SECG_P256K1":       anyWay,
+	"ECC_NIST_EDWARDS25519": anyWay,
+	"HMAC_224":              directly,
+	"HMAC_256":              directly,
+	"HMAC_384":              directly,
+	"HMAC_512":              directly,
 }
 
 // fits tells whether material of a KeySpec fits under a wrapping key. That this depends on the KeySpec, not on how long the

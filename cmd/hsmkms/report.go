@@ -23,7 +23,7 @@ func reportTokens(ctx context.Context, rooms *rooms, log *slog.Logger) {
 	var running sync.WaitGroup
 	for region, token := range rooms.tokens {
 		running.Go(func() {
-			for _, report := range []func(context.Context, string, hsm.Token, *slog.Logger) bool{reportImportsOf, reportKeysOf} {
+			for _, report := range []func(context.Context, string, hsm.Token, *slog.Logger) bool{reportKeysOf, reportImportsOf} {
 				for !report(ctx, region, token, log) {
 					select {
 					case <-ctx.Done():

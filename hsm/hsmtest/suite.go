@@ -104,6 +104,7 @@ func Run(t *testing.T, cfg Config) {
 		{"ImportRefused", (*suite).testImportRefused},
 		{"ImportKinds", (*suite).testImportKinds},
 		{"ImportForms", (*suite).testImportForms},
+		{"ImportEdwardsForms", (*suite).testImportEdwardsForms},
 		{"ImportWrongKeys", (*suite).testImportWrongKeys},
 		{"ImportSpoiltKeys", (*suite).testImportSpoiltKeys},
 		{"Support", (*suite).testSupport},

@@ -159,7 +159,7 @@ func (s *suite) requireProtected(t *testing.T, ref hsm.KeyRef) {
 		}
 		require.Equal(t, Attributes{Token: a.Token, Sensitive: true}, a)
 	}
-	require.Equal(t, s.domain == "", persistent == 1)
+	require.Equal(t, len(ref.Wrapped) == 0, persistent == 1)
 }
 
 // requireMaterial demands that o was encrypted under the material.

@@ -36,6 +36,8 @@ type known struct {
 	public []byte
 	// agree gives the secret of an agreement with it and the point of the other party.
 	agree func() (point, secret []byte)
+	// sign gives the signature that there is of a message, for keys that sign a message in one way alone.
+	sign func(message []byte) []byte
 }
 
 // A key on secp256k1 as OpenSSL writes it, because the standard library has no such keys.
@@ -66,7 +68,7 @@ var (
 
 // otherKinds gives the kinds to import, hsm.AES256 apart. Large RSA keys take seconds to make.
 func (s *suite) otherKinds() []hsm.KeyKind {
-	kinds := slices.Concat(slices.Collect(maps.Keys(importHMACs)), slices.Collect(maps.Keys(importCurves)), []hsm.KeyKind{hsm.Secp256k1Sign})
+	kinds := slices.Concat(slices.Collect(maps.Keys(importHMACs)), slices.Collect(maps.Keys(importCurves)), []hsm.KeyKind{hsm.Secp256k1Sign, hsm.Ed25519Sign})
 	for kind, bits := range importRSA {
 		if s.cfg.ImportKinds == nil || bits == 2048 {
 			kinds = append(kinds, kind)
@@ -86,6 +88,13 @@ func newKnown(t *testing.T, kind hsm.KeyKind) known {
 	}
 	if kind == hsm.Secp256k1Sign {
 		k.material, k.public = fromHex(t, secp256k1Private), fromHex(t, secp256k1Public)
+		return k
+	}
+	if kind == hsm.Ed25519Sign {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		require.NoError(t, err)
+		k.encode(t, private, public)
+		k.sign = func(message []byte) []byte { return ed25519.Sign(private, message) }
 		return k
 	}
 	if curve, ok := importCurves[kind]; ok {
@@ -177,7 +186,9 @@ func (s *suite) testImportKinds(t *testing.T) {
 			require.Equal(t, key.public, made.Key.Public, "%s, %s", kind, wrap)
 			require.Equal(t, key.fingerprint([]byte("owner")), made.Fingerprint, "%s, %s", kind, wrap)
 			require.Equal(t, kind, made.Key.Kind)
-			require.Equal(t, s.domain != "", len(made.Key.Wrapped) > 0)
+			support, err := s.token.Support(t.Context(), kind)
+			require.NoError(t, err)
+			require.Equal(t, s.domain != "" && support.Wraps, len(made.Key.Wrapped) > 0)
 			s.requireWorks(t, key, made.Key)
 			s.requireProtected(t, made.Key)
 			require.NoError(t, s.token.DestroyKey(t.Context(), made.Key))
@@ -211,6 +222,10 @@ func (s *suite) requireWorks(t *testing.T, k known, ref hsm.KeyRef) {
 			data, err := public.Encrypt(string(a), []byte("plaintext"))
 			require.NoError(t, err)
 			s.requireDecrypts(t, hsm.Opening{Key: ref, Algorithm: a, Sealed: hsm.Sealed{Data: data}}, []byte("plaintext"))
+		case k.sign != nil:
+			signature, err := s.token.Sign(t.Context(), hsm.Signing{Key: ref, Algorithm: a, Input: []byte("message")})
+			require.NoError(t, err)
+			require.Equal(t, k.sign([]byte("message")), signature)
 		default:
 			s.requireSigns(t, k, ref, a)
 		}
@@ -286,6 +301,83 @@ func (s *suite) testImportForms(t *testing.T) {
 			require.Equal(t, key.public, made.Key.Public, "%s: %s", wrap, name)
 			require.NoError(t, s.token.DestroyKey(t.Context(), made.Key))
 		}
+	}
+}
+
+// edwardsInfo is a private key of Ed25519 as RFC 8410 has it.
+type edwardsInfo struct {
+	Version    int
+	Algorithm  struct{ Algorithm asn1.ObjectIdentifier }
+	Key        []byte
+	Attributes asn1.RawValue  `asn1:"optional"`
+	Public     asn1.BitString `asn1:"optional,tag:1"`
+}
+
+// ed25519Key puts a key of Ed25519 together, change by change.
+func ed25519Key(t *testing.T, changes ...func(*edwardsInfo)) known {
+	t.Helper()
+	k := newKnown(t, hsm.Ed25519Sign)
+	var info edwardsInfo
+	_, err := asn1.Unmarshal(k.material, &info)
+	require.NoError(t, err)
+	for _, change := range changes {
+		change(&info)
+	}
+	k.material, err = asn1.Marshal(info)
+	require.NoError(t, err)
+	return k
+}
+
+// withPublic gives an edwardsInfo a public key: that of its seed, or of another one.
+func withPublic(version int, seed []byte) func(*edwardsInfo) {
+	return func(i *edwardsInfo) {
+		public := ed25519.NewKeyFromSeed(append(seed, i.Key[2:]...)[:32])[32:]
+		i.Version, i.Public = version, asn1.BitString{Bytes: public, BitLength: 256}
+	}
+}
+
+func withAttributes(i *edwardsInfo) {
+	i.Attributes.FullBytes = append([]byte{0xa0, 21, 0x30, 19, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 0x0c, 1, 1, 0x31, 5, 0x0c, 3}, "key"...)
+}
+
+// testImportEdwardsForms has the forms of RFC 8410, and what is none of them.
+func (s *suite) testImportEdwardsForms(t *testing.T) {
+	for _, wrap := range s.routesOf(t, hsm.Ed25519Sign) {
+		for name, changes := range map[string][]func(*edwardsInfo){
+			"bare": nil, "version 2": {withPublic(1, nil)}, "attributes": {withAttributes}, "version 2 and attributes": {withPublic(1, nil), withAttributes},
+		} {
+			key := ed25519Key(t, changes...)
+			made, err := s.token.ImportKey(t.Context(), s.importAs(t, hsm.Ed25519Sign, wrap, key.material))
+			require.NoError(t, err, "%s: %s", wrap, name)
+			require.Equal(t, key.public, made.Key.Public, "%s: %s", wrap, name)
+			require.NoError(t, s.token.DestroyKey(t.Context(), made.Key))
+		}
+		for name, material := range notEd25519(t) {
+			s.requireNotImported(t, "Ed25519: "+name, s.importAs(t, hsm.Ed25519Sign, wrap, material), hsm.WrongMaterial)
+		}
+	}
+}
+
+// notEd25519 gives material that is no private key of Ed25519.
+func notEd25519(t *testing.T) map[string][]byte {
+	t.Helper()
+	good := ed25519Key(t)
+	oid := func(last int) func(*edwardsInfo) {
+		return func(i *edwardsInfo) { i.Algorithm.Algorithm = asn1.ObjectIdentifier{1, 3, 101, last} }
+	}
+	length := func(n int) func(*edwardsInfo) {
+		return func(i *edwardsInfo) { i.Key = append([]byte{asn1.TagOctetString, byte(n)}, make([]byte, n)...) }
+	}
+	null := bytes.Replace(good.material, []byte{0x30, 5, 6, 3}, []byte{0x30, 7, 6, 3}, 1)
+	null = append(append(null[:12:12], 5, 0), null[12:]...)
+	null[1] += 2
+	return map[string][]byte{
+		"another public key": ed25519Key(t, withPublic(1, random(32))).material, "a public key in version 1": ed25519Key(t, withPublic(0, nil)).material,
+		"version 3": ed25519Key(t, withPublic(2, nil)).material, "X25519": ed25519Key(t, oid(110)).material, "Ed448": ed25519Key(t, oid(113)).material,
+		"31 bytes": ed25519Key(t, length(31)).material, "33 bytes": ed25519Key(t, length(33)).material, "no seed": ed25519Key(t, length(0)).material,
+		"no octets in the octets": ed25519Key(t, func(i *edwardsInfo) { i.Key = i.Key[2:] }).material, "parameters": null,
+		"P-256": newKnown(t, hsm.P256Sign).material, "the public key": good.public, "the seed alone": random(32), "seed and public key": random(64),
+		"end cut off": good.material[:len(good.material)-1], "a byte more": append(bytes.Clone(good.material), 0), "noise": random(100),
 	}
 }
 
@@ -368,7 +460,7 @@ func (s *suite) testImportWrongRSA(t *testing.T) {
 
 // testImportSpoiltKeys has encrypted keys that are not what they should be.
 func (s *suite) testImportSpoiltKeys(t *testing.T) {
-	for _, kind := range []hsm.KeyKind{hsm.P256Sign, hsm.HMAC224, hsm.RSA2048Sign} {
+	for _, kind := range []hsm.KeyKind{hsm.P256Sign, hsm.Ed25519Sign, hsm.HMAC224, hsm.RSA2048Sign} {
 		key := newKnown(t, kind)
 		for _, wrap := range s.routesOf(t, kind) {
 			good := s.importAs(t, kind, wrap, key.material)

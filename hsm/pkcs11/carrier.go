@@ -28,6 +28,7 @@ var importKinds = map[hsm.KeyKind]hsm.KeyKind{
 	hsm.P521Sign:       hsm.P521Sign,
 	hsm.P521Derive:     hsm.P521Sign,
 	hsm.Secp256k1Sign:  hsm.Secp256k1Sign,
+	hsm.Ed25519Sign:    hsm.Ed25519Sign,
 	hsm.RSA2048Sign:    hsm.RSA2048Sign,
 	hsm.RSA2048Decrypt: hsm.RSA2048Sign,
 	hsm.RSA3072Sign:    hsm.RSA3072Sign,
@@ -50,7 +51,7 @@ func (s *session) carrierOf(kind hsm.KeyKind) template {
 
 // identity is what was found out of a carrier.
 type identity struct {
-	// wrapped is the key under the gate.
+	// wrapped is the key under the gate; empty if it is made of landing.value.
 	wrapped []byte
 	// public is the public key of a key pair, in DER.
 	public []byte
@@ -61,8 +62,10 @@ type identity struct {
 // inspect sees whether the carrier holds a key of the kind, and which. The token is not asked for more than it needs to be:
 // it may say of a key what it was told of it.
 func (l *landing) inspect(kind hsm.KeyKind, carrier p11.ObjectHandle, nonce []byte) (found identity, err error) {
-	if found.wrapped, err = l.s.wrapWith(l.ways.wrap, l.gate, carrier); err != nil {
-		return found, err
+	if l.value == nil {
+		if found.wrapped, err = l.s.wrapWith(l.ways.wrap, l.gate, carrier); err != nil {
+			return found, err
+		}
 	}
 	switch kinds[kind].keyType() {
 	case p11.CKK_AES:
@@ -71,6 +74,8 @@ func (l *landing) inspect(kind hsm.KeyKind, carrier p11.ObjectHandle, nonce []by
 		found.public, err = l.s.identifyRSA(kind, carrier)
 	case p11.CKK_EC:
 		found.public, err = l.s.identifyEC(kind, carrier)
+	case ckkECEdwards:
+		found.public, err = l.identifyEdwards(kind, carrier)
 	default:
 		err = l.s.inspectHMAC(kind, carrier)
 	}

@@ -29,7 +29,7 @@ func (t *Token) ImportKey(ctx context.Context, r hsm.ImportRequest) (hsm.Importe
 	if err != nil {
 		return hsm.Imported{}, err
 	}
-	route, ok := w.routes[trial][r.Wrap]
+	path, ok := w.paths[trial][r.Wrap]
 	if !ok {
 		return hsm.Imported{}, &hsm.Error{Class: hsm.Unsupported, Cause: fmt.Errorf("the token has no way, or may not take one, of importing what is encrypted by %q", r.Wrap)}
 	}
@@ -47,7 +47,7 @@ func (t *Token) ImportKey(ctx context.Context, r hsm.ImportRequest) (hsm.Importe
 	if err != nil {
 		return hsm.Imported{}, err
 	}
-	i := &importing{request: r, ways: w, via: way{r.Wrap, route}, able: able, public: public, ref: ref, id: id}
+	i := &importing{request: r, ways: w, via: way{r.Wrap, path}, able: able, public: public, ref: ref, id: id}
 	i.task = task[hsm.Imported]{
 		slow:    true,
 		f:       i.run,
@@ -160,7 +160,7 @@ func (i *importing) settle(l *landing, domain, carrier p11.ObjectHandle, found i
 	}
 	i.task.once = true // from here on there may be an object
 	t := template{kind: ref.Kind, form: i.able.form, id: i.id, label: i.request.Label, persistent: true}
-	handle, err := s.unwrapAs(t, mechanismOf(l.ways.wrap, nil), l.gate, found.wrapped)
+	handle, err := l.final(t, found)
 	if err != nil {
 		return ref, err
 	}

@@ -36,6 +36,7 @@ func TestImportRoutes(t *testing.T) {
 	for name, c := range map[string]struct {
 		rules        []string
 		with, strict routes
+		edwards      []hsm.ImportWrap // of Ed25519, if not all of them: SoftHSM does not unwrap it
 	}{
 		"SoftHSM": {
 			with:   routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess, hsm.RSAAESSHA256: hsm.InProcess},
@@ -52,9 +53,10 @@ func TestImportRoutes(t *testing.T) {
 			strict: routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
 		},
 		"no AES-KWP": {
-			rules:  []string{"C_UnwrapKey emulate=wrap_pkcs7"},
-			with:   routes{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess},
-			strict: routes{hsm.OAEPSHA1: hsm.OnToken},
+			rules:   []string{"C_UnwrapKey emulate=wrap_pkcs7"},
+			with:    routes{hsm.OAEPSHA1: hsm.OnToken, hsm.OAEPSHA256: hsm.InProcess},
+			strict:  routes{hsm.OAEPSHA1: hsm.OnToken},
+			edwards: []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256},
 		},
 		"AES-KWP by its own name": {
 			rules:  []string{"C_UnwrapKey emulate=wrap_kwp"},
@@ -62,18 +64,20 @@ func TestImportRoutes(t *testing.T) {
 			strict: routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
 		},
 		"no bare RSA": {
-			rules:  []string{"C_DecryptInit rv=0x70"},
-			with:   routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
-			strict: routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
+			rules:   []string{"C_DecryptInit rv=0x70"},
+			with:    routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
+			strict:  routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
+			edwards: []hsm.ImportWrap{hsm.RSAAESSHA1},
 		},
 		"takes no keys": {
-			rules:  []string{"C_CreateObject rv=0x54"},
-			with:   routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
-			strict: routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
+			rules:   []string{"C_CreateObject rv=0x54"},
+			with:    routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
+			strict:  routes{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken},
+			edwards: []hsm.ImportWrap{},
 		},
-		"no key pairs":  {rules: []string{"C_GenerateKeyPair rv=0x70"}, with: routes{}, strict: routes{}},
-		"no wrapping":   {rules: []string{"C_WrapKey rv=0x70"}, with: routes{}, strict: routes{}},
-		"unwraps badly": {rules: []string{"C_EncryptInit rv=0x70"}, with: routes{}, strict: routes{}},
+		"no key pairs":  {rules: []string{"C_GenerateKeyPair rv=0x70"}, with: routes{}, strict: routes{}, edwards: []hsm.ImportWrap{}},
+		"no wrapping":   {rules: []string{"C_WrapKey rv=0x70"}, with: routes{}, strict: routes{}, edwards: []hsm.ImportWrap{}},
+		"unwraps badly": {rules: []string{"C_EncryptInit rv=0x70"}, with: routes{}, strict: routes{}, edwards: []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.fault.Set(c.rules...)
@@ -83,6 +87,19 @@ func TestImportRoutes(t *testing.T) {
 				got, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 				require.NoError(t, err)
 				require.Equal(t, want, got, "strict %v", strict)
+				edwards := routes{}
+				for _, wrap := range c.edwards {
+					edwards[wrap] = hsm.InProcess
+				}
+				if c.edwards == nil {
+					edwards = routes{hsm.OAEPSHA1: hsm.InProcess, hsm.RSAAESSHA1: hsm.InProcess, hsm.OAEPSHA256: hsm.InProcess, hsm.RSAAESSHA256: hsm.InProcess}
+				}
+				if strict {
+					clear(edwards)
+				}
+				got, err = r.token.ImportRoutes(t.Context(), hsm.Ed25519Sign)
+				require.NoError(t, err)
+				require.Equal(t, edwards, got, "strict %v", strict)
 				require.Empty(t, r.allObjects())
 				if len(want) == 0 && name != "unwraps badly" { // for AES keys alone, that is
 					_, err := r.token.GenerateKey(t.Context(), hsm.KeyRequest{Kind: hsm.RSA2048Import})
@@ -194,6 +211,9 @@ func TestImportRoutesAfterHiccup(t *testing.T) {
 	r := newRig(t, options{})
 	want, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 	require.NoError(t, err)
+	edwards, err := r.token.ImportRoutes(t.Context(), hsm.Ed25519Sign)
+	require.NoError(t, err)
+	require.Len(t, edwards, 4)
 	for _, function := range []string{
 		"C_GenerateKey", "C_WrapKey", "C_GenerateKeyPair", "C_UnwrapKey", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_CreateObject",
 	} {
@@ -207,6 +227,9 @@ func TestImportRoutesAfterHiccup(t *testing.T) {
 				got, err := r.token.ImportRoutes(t.Context(), hsm.AES256)
 				require.NoError(t, err, rule)
 				require.Equal(t, want, got, rule)
+				got, err = r.token.ImportRoutes(t.Context(), hsm.Ed25519Sign)
+				require.NoError(t, err, rule)
+				require.Equal(t, edwards, got, rule)
 				require.Empty(t, r.allObjects(), rule)
 			}
 		}
@@ -316,6 +339,21 @@ func TestImportNotRepeated(t *testing.T) {
 	_, err = r.token.ImportKey(t.Context(), r.importOf(under, hsm.OAEPSHA1))
 	require.NoError(t, err)
 	require.Len(t, r.objects(), 3)
+
+	key, err := newSample(hsm.Ed25519Sign) // of which the object is created
+	require.NoError(t, err)
+	_, err = r.token.Support(t.Context(), hsm.Ed25519Sign)
+	require.NoError(t, err)
+	creations := r.fault.Calls("C_CreateObject")
+	r.fault.Set("C_CreateObject rv=0x32 when=after skip=1")
+	_, err = r.token.ImportKey(t.Context(), hsm.ImportRequest{
+		Under: under, Wrap: hsm.OAEPSHA1, Kind: hsm.Ed25519Sign, Label: "orphan", Material: hsmtest.EncryptMaterial(t, under.Public, hsm.OAEPSHA1, key.material),
+	})
+	require.Equal(t, hsm.TokenGone, hsm.ClassOf(err))
+	require.Equal(t, creations+2, r.fault.Calls("C_CreateObject"))
+	r.fault.Clear()
+	r.healed()
+	require.Len(t, r.objects(), 4)
 }
 
 // TestAbandonedImportIsDestroyed has the caller leave while the token works.
@@ -387,7 +425,13 @@ func TestImportStepOfKeys(t *testing.T) {
 	r := newRig(t, options{})
 	under := r.generate(hsm.KeyRequest{Kind: hsm.RSA2048Import})
 	before := r.allObjects()
-	for kind, functions := range map[hsm.KeyKind][]string{hsm.P256Sign: {"C_Sign", "C_GetAttributeValue"}, hsm.HMAC256: {"C_DigestKey", "C_Sign"}} {
+	for kind, functions := range map[hsm.KeyKind][]string{
+		hsm.P256Sign: {"C_Sign", "C_GetAttributeValue"}, hsm.HMAC256: {"C_DigestKey", "C_Sign"}, hsm.Ed25519Sign: {"C_Sign", "C_GetAttributeValue"},
+	} {
+		wrap := hsm.OAEPSHA1
+		if kind == hsm.Ed25519Sign { // the process reads what is under an AES key
+			wrap = hsm.RSAAESSHA1
+		}
 		_, err := r.token.Support(t.Context(), kind)
 		require.NoError(t, err)
 		for _, function := range functions {
@@ -398,7 +442,7 @@ func TestImportStepOfKeys(t *testing.T) {
 					rule := fmt.Sprintf("%s rv=0x%x skip=%d count=1", function, code, skip)
 					r.fault.Set(rule)
 					made, err := r.token.ImportKey(t.Context(), hsm.ImportRequest{
-						Under: under, Wrap: hsm.OAEPSHA1, Kind: kind, Material: hsmtest.EncryptMaterial(t, under.Public, hsm.OAEPSHA1, key.material),
+						Under: under, Wrap: wrap, Kind: kind, Material: hsmtest.EncryptMaterial(t, under.Public, wrap, key.material),
 					})
 					r.fault.Clear()
 					r.healed()

@@ -49,12 +49,12 @@ func (s *session) proveImportPair(w *ways, private p11.ObjectHandle, ref hsm.Key
 		return err
 	}
 	for _, wrap := range []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256} {
-		for _, kind := range slices.Sorted(maps.Keys(w.routes)) { // hsm.AES256 is the first
-			route, ok := w.routes[kind][wrap]
+		for _, kind := range slices.Sorted(maps.Keys(w.paths)) { // hsm.AES256 is the first
+			path, ok := w.paths[kind][wrap]
 			if !ok {
 				continue
 			}
-			if err := l.rehearse(way{wrap, route}, kind); err != nil {
+			if err := l.rehearse(way{wrap, path}, kind); err != nil {
 				return err
 			}
 			break

@@ -14,8 +14,8 @@ import (
 
 // ways is what a token was seen to do with imported material.
 type ways struct {
-	// routes are by the kinds that were tried out; see importKinds.
-	routes map[hsm.KeyKind]map[hsm.ImportWrap]hsm.Route
+	// paths are by the kinds that were tried out; see importKinds.
+	paths map[hsm.KeyKind]map[hsm.ImportWrap]path
 	// wrap is the mechanism that wraps a key to find out its length, size what it makes of 32 bytes.
 	wrap uint
 	size int
@@ -23,10 +23,27 @@ type ways struct {
 	kwp uint
 }
 
-// way is a way of encrypting material, with the route that it takes.
-type way struct {
-	wrap  hsm.ImportWrap
+// path is how encrypted material becomes a key.
+type path struct {
+	// route is that of what is encrypted to the key pair: the material, or the AES key over it.
 	route hsm.Route
+	// read tells that material under an AES key is unwrapped on the token but read by the process, because the token makes no
+	// key of it by itself.
+	read bool
+}
+
+// seen gives the route of the material.
+func (p path) seen() hsm.Route {
+	if p.read {
+		return hsm.InProcess
+	}
+	return p.route
+}
+
+// way is a way of encrypting material, with the path that it takes.
+type way struct {
+	wrap hsm.ImportWrap
+	path
 }
 
 // oaepHashes gives the hash of each way.
@@ -41,9 +58,9 @@ func transported(wrap hsm.ImportWrap) bool { return wrap == hsm.RSAAESSHA1 || wr
 func (w *ways) uses() []uint {
 	var uses []uint
 	seen := map[hsm.Route]bool{}
-	for _, routes := range w.routes {
-		for _, route := range routes {
-			seen[route] = true
+	for _, paths := range w.paths {
+		for _, path := range paths {
+			seen[path.route] = true
 		}
 	}
 	if len(seen) > 0 {
@@ -66,7 +83,9 @@ func (t *Token) ImportRoutes(ctx context.Context, kind hsm.KeyKind) (map[hsm.Imp
 		return nil, err
 	}
 	routes := map[hsm.ImportWrap]hsm.Route{}
-	maps.Copy(routes, w.routes[importKinds[kind]])
+	for wrap, path := range w.paths[importKinds[kind]] {
+		routes[wrap] = path.seen()
+	}
 	return routes, nil
 }
 
@@ -103,7 +122,7 @@ func (t *Token) importWays(ctx context.Context) (*ways, error) {
 func (s *session) findWays() (*ways, error) {
 	s.keys.objectsMu.Lock()
 	defer s.keys.objectsMu.Unlock()
-	w := &ways{routes: map[hsm.KeyKind]map[hsm.ImportWrap]hsm.Route{}}
+	w := &ways{paths: map[hsm.KeyKind]map[hsm.ImportWrap]path{}}
 	if err := s.grave(twice(func() error { return s.findWraps(w) })); err != nil || w.wrap == 0 {
 		return w, err
 	}
@@ -119,25 +138,25 @@ func (s *session) findWays() (*ways, error) {
 	}
 	kinds := slices.Sorted(maps.Values(importKinds))
 	for _, kind := range append([]hsm.KeyKind{hsm.AES256}, slices.Compact(kinds)...) { // what decrypts an AES key decides for all
-		if w.routes[kind], err = l.findRoutes(kind); err != nil {
+		if w.paths[kind], err = l.findPaths(kind); err != nil {
 			return nil, err
 		}
 	}
 	return w, nil
 }
 
-// findRoutes tries all ways for a kind. The route of the key over the material is that of material which is an AES key.
-func (l *landing) findRoutes(kind hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, error) {
-	found, base := map[hsm.ImportWrap]hsm.Route{}, l.ways.routes[hsm.AES256]
+// findPaths tries all ways for a kind. The route of the key over the material is that of material which is an AES key.
+func (l *landing) findPaths(kind hsm.KeyKind) (map[hsm.ImportWrap]path, error) {
+	found, base := map[hsm.ImportWrap]path{}, l.ways.paths[hsm.AES256]
 	if base == nil {
 		base = found
 	}
 	for _, hash := range []struct{ plain, transported hsm.ImportWrap }{{hsm.OAEPSHA1, hsm.RSAAESSHA1}, {hsm.OAEPSHA256, hsm.RSAAESSHA256}} {
-		if err := l.findRoute(found, hash.plain, kind, l.s.routes()); err != nil {
+		if err := l.findPath(found, hash.plain, kind, l.s.paths()); err != nil {
 			return nil, err
 		}
-		if route, ok := base[hash.plain]; ok {
-			if err := l.findRoute(found, hash.transported, kind, []hsm.Route{route}); err != nil {
+		if key, ok := base[hash.plain]; ok {
+			if err := l.findPath(found, hash.transported, kind, l.s.pathsUnder(key.route, kind)); err != nil {
 				return nil, err
 			}
 		}
@@ -145,18 +164,18 @@ func (l *landing) findRoutes(kind hsm.KeyKind) (map[hsm.ImportWrap]hsm.Route, er
 	return found, nil
 }
 
-// findRoute enters the first of the routes that works.
-func (l *landing) findRoute(found map[hsm.ImportWrap]hsm.Route, wrap hsm.ImportWrap, kind hsm.KeyKind, routes []hsm.Route) error {
+// findPath enters the first of the paths that works.
+func (l *landing) findPath(found map[hsm.ImportWrap]path, wrap hsm.ImportWrap, kind hsm.KeyKind, paths []path) error {
 	if !transported(wrap) && kinds[kind].keyType() == p11.CKK_RSA { // does not fit
 		return nil
 	}
-	for _, route := range routes {
-		works, err := l.works(way{wrap, route}, kind)
+	for _, path := range paths {
+		works, err := l.works(way{wrap, path}, kind)
 		if err != nil {
 			return err
 		}
 		if works {
-			found[wrap] = route
+			found[wrap] = path
 			return nil
 		}
 	}
@@ -169,6 +188,24 @@ func (s *session) routes() []hsm.Route {
 		return []hsm.Route{hsm.OnToken}
 	}
 	return []hsm.Route{hsm.OnToken, hsm.InProcess}
+}
+
+// paths gives those of material that is encrypted to the key pair, likewise.
+func (s *session) paths() []path {
+	var paths []path
+	for _, route := range s.routes() {
+		paths = append(paths, path{route: route})
+	}
+	return paths
+}
+
+// pathsUnder gives those of material under an AES key that comes on a route, likewise.
+func (s *session) pathsUnder(route hsm.Route, kind hsm.KeyKind) []path {
+	paths := []path{{route: route}}
+	if kinds[kind].edwards() && slices.Contains(s.routes(), hsm.InProcess) {
+		paths = append(paths, path{route: route, read: true})
+	}
+	return paths
 }
 
 // newTrial makes a throw-away key pair. The caller clears the landing in any case.

@@ -103,7 +103,7 @@ func curveKeyInfo(kind hsm.KeyKind, public, number []byte) ([]byte, error) {
 	}
 	k := kinds[kind]
 	size := (k.size + 7) / 8
-	edwards := k.forms[0].keyType == ckkECEdwards
+	edwards := k.edwards()
 	for len(number) > size && number[0] == 0 && !edwards {
 		number = number[1:]
 	}

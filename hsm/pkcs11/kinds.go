@@ -59,6 +59,9 @@ func (k kind) proven() bool { return k.forms[0].keyType != p11.CKK_AES }
 // keyType gives CKA_KEY_TYPE in the first form.
 func (k kind) keyType() uint { return k.forms[0].keyType }
 
+// edwards tells whether such a key is a seed that a point of an Edwards curve follows from.
+func (k kind) edwards() bool { return len(k.forms) > 0 && k.keyType() == ckkECEdwards }
+
 // slow tells whether such keys take seconds to make.
 func (k kind) slow() bool { return len(k.forms) > 0 && k.forms[0].keyType == p11.CKK_RSA }
 

@@ -15,7 +15,7 @@ import (
 
 // landing is where imported material arrives: session objects of one session, all of which clear destroys. The material
 // comes as a carrier, an extractable key whose length or form is still to be seen. It is wrapped under the gate, a throw-away
-// key, to become the key that was asked for.
+// key, to become the key that was asked for; see value for those that are not.
 type landing struct {
 	s      *session
 	ways   *ways
@@ -23,6 +23,9 @@ type landing struct {
 	public *rsa.PublicKey
 	gate   p11.ObjectHandle
 	made   []p11.ObjectHandle
+	// value is the part of the scratch that is a private key of Edwards form, if the process has seen it: the key is made of
+	// it once more, for tokens may not wrap such keys.
+	value []byte
 }
 
 // newLanding makes the gate. The caller holds objectsMu and clears the landing in any case, error or not.
@@ -47,6 +50,7 @@ func (l *landing) clear() {
 		return
 	}
 	clear(l.s.scratch)
+	l.value = nil
 	for _, object := range l.made {
 		_ = l.s.destroy(object)
 	}
@@ -56,8 +60,9 @@ func (l *landing) clear() {
 // carrier decrypts material on one of its routes. A token may refuse to make a key of a kind of what is none; what it makes a
 // key without a type of was decrypted all the same.
 func (l *landing) carrier(via way, kind hsm.KeyKind, material []byte) (p11.ObjectHandle, error) {
+	l.value = nil
 	carrier, err := l.decrypt(via, l.s.carrierOf(kind), material)
-	if (via.route == hsm.OnToken || transported(via.wrap)) && undecided(err) {
+	if (via.route == hsm.OnToken || transported(via.wrap)) && !via.read && undecided(err) {
 		if _, other := l.decrypt(via, template{kind: kindUntyped, label: "import"}, material); other == nil {
 			return 0, errMaterial
 		}
@@ -75,7 +80,31 @@ func (l *landing) decrypt(via way, t template, material []byte) (p11.ObjectHandl
 	if err != nil {
 		return 0, err
 	}
+	if via.read {
+		return l.readAndCreate(t, key, material[n:])
+	}
 	return l.keep(l.s.unwrapAs(t, mechanismOf(l.ways.kwp, nil), key, material[n:]))
+}
+
+// readAndCreate makes an object of material that is wrapped under key, by way of the process: the token unwraps it as a secret
+// that may be read. So the process needs neither the AES key nor its schedule, which nobody could wipe.
+func (l *landing) readAndCreate(t template, key p11.ObjectHandle, wrapped []byte) (p11.ObjectHandle, error) {
+	secret, err := l.keep(l.s.unwrapAs(template{kind: kindUntyped, label: "import", readable: true}, mechanismOf(l.ways.kwp, nil), key, wrapped))
+	if err != nil {
+		return 0, err
+	}
+	if len(wrapped) > len(l.s.scratch) {
+		return 0, errMaterial
+	}
+	var n int
+	err = twice(func() (err error) { // what was unwrapped is not spoilt, and must not pass for it by chance
+		n, err = l.s.readUpTo(secret, p11.CKA_VALUE, l.s.scratch)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return l.create(t, l.s.scratch[:n])
 }
 
 // undoOAEP makes an object of what is encrypted to the key pair. What the process has to decrypt stays in scratch.
@@ -92,10 +121,27 @@ func (l *landing) undoOAEP(via way, t template, ciphertext []byte) (p11.ObjectHa
 	if err != nil {
 		return 0, err
 	}
-	if value, err = keyValue(t.kind, value); err != nil {
+	return l.create(t, value)
+}
+
+// create makes an object of decrypted material, which is in scratch.
+func (l *landing) create(t template, material []byte) (p11.ObjectHandle, error) {
+	value, err := keyValue(t.kind, material)
+	if err != nil {
 		return 0, err
 	}
+	if kinds[t.kind].edwards() {
+		l.value = value
+	}
 	return l.keep(l.s.create(t, value))
+}
+
+// final makes the key, as t describes it, of a carrier that was inspected.
+func (l *landing) final(t template, found identity) (p11.ObjectHandle, error) {
+	if l.value != nil {
+		return l.s.create(t, l.value)
+	}
+	return l.s.unwrapAs(t, mechanismOf(l.ways.wrap, nil), l.gate, found.wrapped)
 }
 
 // keyValue gives CKA_VALUE of a key of a kind: a part of its material.

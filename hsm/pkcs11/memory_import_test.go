@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/aes"
+	"crypto/ed25519"
+	"crypto/sha512"
 	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
@@ -21,47 +23,59 @@ import (
 	"hsmkms/hsm/hsmtest"
 )
 
-// encryptorEnv makes TestMaterialEncryptor encrypt: "<way> <public key in hexadecimal>".
+// encryptorEnv makes TestMaterialEncryptor encrypt: "<kind> <way> <public key in hexadecimal>".
 const encryptorEnv = "HSMKMS_TEST_ENCRYPT_MATERIAL"
 
-// TestMaterialEncryptor is the program of a caller who imports, run by TestMaterialNotInMemory: key material, each byte
-// inverted, the AES key over it, likewise, and the encrypted material.
+// edwardsHeader begins the PKCS#8 of a key of Ed25519, up to the seed.
+var edwardsHeader = []byte{0x30, 46, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 34, 4, 32}
+
+// TestMaterialEncryptor is the program of a caller who imports, run by TestMaterialNotInMemory: key material of 32 bytes, each
+// byte inverted, the AES key over it and its SHA-512, likewise, and the encrypted material.
 func TestMaterialEncryptor(t *testing.T) {
 	order, ok := os.LookupEnv(encryptorEnv)
 	if !ok {
 		return
 	}
-	wrap, public, _ := strings.Cut(order, " ")
+	kind, rest, _ := strings.Cut(order, " ")
+	wrap, public, _ := strings.Cut(rest, " ")
 	der, err := hex.DecodeString(public)
 	require.NoError(t, err)
 	secret, transport := material(), material()
+	encoded, hash := bytes.Clone(secret), sha512.Sum512(secret)
+	if hsm.KeyKind(kind) == hsm.Ed25519Sign {
+		encoded = append(bytes.Clone(edwardsHeader), secret...)
+	}
 	plain := map[hsm.ImportWrap]hsm.ImportWrap{hsm.RSAAESSHA1: hsm.OAEPSHA1, hsm.RSAAESSHA256: hsm.OAEPSHA256}[hsm.ImportWrap(wrap)]
 	var encrypted []byte
 	if plain == "" {
-		encrypted = hsmtest.EncryptMaterial(t, der, hsm.ImportWrap(wrap), secret)
+		encrypted = hsmtest.EncryptMaterial(t, der, hsm.ImportWrap(wrap), encoded)
 	} else {
 		block, err := aes.NewCipher(transport)
 		require.NoError(t, err)
-		encrypted = append(hsmtest.EncryptMaterial(t, der, plain, transport), keyWrapPadded(block, secret)...)
+		encrypted = append(hsmtest.EncryptMaterial(t, der, plain, transport), keyWrapPadded(block, encoded)...)
 	}
 	invert(secret)
 	invert(transport)
-	fmt.Printf("material %x %x %x\n", secret, transport, encrypted)
+	invert(hash[:])
+	fmt.Printf("material %x %x %x %x\n", secret, transport, hash, encrypted)
 }
 
+// elsewhere is what TestMaterialEncryptor made.
+type elsewhere struct{ inverted, transport, hash, encrypted []byte }
+
 // encryptElsewhere gives key material that was never in this process, and the AES key over it if there is one.
-func encryptElsewhere(t *testing.T, under hsm.KeyRef, wrap hsm.ImportWrap) (inverted, transport, encrypted []byte) {
+func encryptElsewhere(t *testing.T, under hsm.KeyRef, kind hsm.KeyKind, wrap hsm.ImportWrap) (made elsewhere) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(self, "-test.run=^TestMaterialEncryptor$")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %x", encryptorEnv, wrap, under.Public))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %x", encryptorEnv, kind, wrap, under.Public))
 	out, err := cmd.Output()
 	require.NoError(t, err)
-	_, err = fmt.Sscanf(string(out), "material %x %x %x\n", &inverted, &transport, &encrypted)
+	_, err = fmt.Sscanf(string(out), "material %x %x %x %x\n", &made.inverted, &made.transport, &made.hash, &made.encrypted)
 	require.NoError(t, err, "%s", out)
-	require.Len(t, inverted, aesKeySize)
-	return inverted, transport, encrypted
+	require.Len(t, made.inverted, aesKeySize)
+	return made
 }
 
 func invert(b []byte) {
@@ -85,31 +99,50 @@ func TestMaterialNotInMemory(t *testing.T) {
 	require.NoError(t, err)
 	lookedFor := map[string][]byte{}
 	var secrets [][]byte // inverted
-	var sealed []hsm.Sealed
+	var uses []func(t *testing.T, secret []byte)
 	for _, wrap := range []hsm.ImportWrap{hsm.OAEPSHA1, hsm.OAEPSHA256, hsm.RSAAESSHA1, hsm.RSAAESSHA256} {
 		for name, home := range map[string]hsm.KeyID{"token": "", "wrapped": domain.ID} {
-			inverted, transport, encrypted := encryptElsewhere(t, under, wrap)
-			r := hsm.ImportRequest{Under: under, Wrap: wrap, Material: encrypted, Kind: hsm.AES256, WrapUnder: home}
-			made, err := token.ImportKey(t.Context(), r)
-			require.NoError(t, err)
-			used, err := token.Encrypt(t.Context(), hsm.Sealing{Key: made.Key}, []byte("in use"))
-			require.NoError(t, err)
-			secrets, sealed = append(secrets, inverted), append(sealed, used)
-			for part, b := range map[string][]byte{
-				"begin": inverted[:16], "end": inverted[16:], "begin of the AES key": transport[:16], "end of the AES key": transport[16:],
-			} {
-				lookedFor[fmt.Sprintf("%s, %s: %s", wrap, name, part)] = b
+			for _, kind := range []hsm.KeyKind{hsm.AES256, hsm.Ed25519Sign} {
+				m := encryptElsewhere(t, under, kind, wrap)
+				made, err := token.ImportKey(t.Context(), hsm.ImportRequest{Under: under, Wrap: wrap, Material: m.encrypted, Kind: kind, WrapUnder: home})
+				require.NoError(t, err)
+				secrets, uses = append(secrets, m.inverted), append(uses, useImported(t, token, made.Key))
+				end := m.inverted[16:]
+				if kind == hsm.Ed25519Sign { // OpenSSL, in SoftHSM, leaves the other half behind whenever such a key signs
+					end = m.inverted[:16]
+				}
+				for part, b := range map[string][]byte{
+					"begin": m.inverted[:16], "end": end, "begin of the AES key": m.transport[:16], "end of the AES key": m.transport[16:],
+					"scalar": m.hash[1:17], "end of the scalar": m.hash[15:31], "prefix": m.hash[32:48], "end of the prefix": m.hash[48:], // of Ed25519
+				} {
+					lookedFor[fmt.Sprintf("%s, %s, %s: %s", kind, wrap, name, part)] = b
+				}
 			}
 		}
 	}
-	require.Empty(t, findInMemory(t, lookedFor))
+	requireNotInMemory(t, lookedFor)
 	for i, inverted := range secrets { // and now it is there, which shows that it is the right one and would be found
 		secrets[i] = bytes.Clone(inverted)
 		invert(secrets[i])
-		requireGoOpens(t, secrets[i], sealed[i], "in use")
+		uses[i](t, secrets[i])
 	}
 	require.GreaterOrEqual(t, len(findInMemory(t, lookedFor)), 2*len(secrets))
 	runtime.KeepAlive(secrets)
+}
+
+// useImported uses a key, and gives what demands that the result is that of a secret.
+func useImported(t *testing.T, token hsm.Token, key hsm.KeyRef) func(*testing.T, []byte) {
+	t.Helper()
+	if key.Kind == hsm.AES256 {
+		used, err := token.Encrypt(t.Context(), hsm.Sealing{Key: key}, []byte("in use"))
+		require.NoError(t, err)
+		return func(t *testing.T, secret []byte) { requireGoOpens(t, secret, used, "in use") }
+	}
+	signature, err := token.Sign(t.Context(), hsm.Signing{Key: key, Algorithm: hsm.Ed25519, Input: []byte("in use")})
+	require.NoError(t, err)
+	return func(t *testing.T, secret []byte) {
+		require.Equal(t, signature, ed25519.Sign(ed25519.NewKeyFromSeed(secret), []byte("in use")))
+	}
 }
 
 func requireGoOpens(t *testing.T, key []byte, sealed hsm.Sealed, plaintext string) {

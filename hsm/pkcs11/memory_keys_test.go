@@ -26,7 +26,7 @@ func TestImportedKeysWiped(t *testing.T) {
 		}
 		observe(function, class, took)
 	}
-	for _, kind := range []hsm.KeyKind{hsm.P256Sign, hsm.P521Derive, hsm.Secp256k1Sign, hsm.HMAC224, hsm.HMAC512} {
+	for _, kind := range []hsm.KeyKind{hsm.P256Sign, hsm.P521Derive, hsm.Secp256k1Sign, hsm.Ed25519Sign, hsm.HMAC224, hsm.HMAC512} {
 		_, err := r.token.Support(t.Context(), kind)
 		require.NoError(t, err)
 		key, err := newSample(kind)
@@ -41,7 +41,7 @@ func TestImportedKeysWiped(t *testing.T) {
 		for name, change := range map[string]func(*hsm.ImportRequest){
 			"good":           func(*hsm.ImportRequest) {},
 			"another kind":   func(r *hsm.ImportRequest) { r.Kind = hsm.P384Sign },
-			"another length": func(r *hsm.ImportRequest) { r.Kind = hsm.HMAC384 },
+			"another length": func(r *hsm.ImportRequest) { r.Kind = hsm.HMAC256 },
 			"spoilt":         func(r *hsm.ImportRequest) { r.Material = append([]byte{0}, r.Material[1:]...) },
 		} {
 			request := good
@@ -67,6 +67,9 @@ func TestStrictImportsOfKeys(t *testing.T) {
 		want := map[hsm.ImportWrap]hsm.Route{hsm.OAEPSHA1: hsm.OnToken, hsm.RSAAESSHA1: hsm.OnToken}
 		if kinds[kind].slow() { // RSA, which does not fit
 			delete(want, hsm.OAEPSHA1)
+		}
+		if kinds[kind].edwards() { // which SoftHSM does not unwrap
+			clear(want)
 		}
 		require.Equal(t, want, routes, kind)
 		if kind != trial || kinds[kind].size > 2048 {

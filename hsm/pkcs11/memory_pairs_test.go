@@ -48,18 +48,24 @@ func TestSecretsNotInMemory(t *testing.T) {
 		}
 		clear(pair.Private)
 	}
-	remains := findInMemory(t, lookedFor)
-	for range 5 {
-		if len(remains) > 0 {
-			overwriteRegisters()
-			remains = findInMemory(t, lookedFor)
-		}
-	}
-	require.Empty(t, remains)
+	requireNotInMemory(t, lookedFor)
 	found := bytes.Clone(lookedFor[string(hsm.P256Derive)])
 	invert(found)
 	require.Contains(t, findInMemory(t, lookedFor), string(hsm.P256Derive), "it would be found if it were there")
 	runtime.KeepAlive(found)
+}
+
+// requireNotInMemory demands that none of the patterns is in memory, or is there for long; see overwriteRegisters.
+func requireNotInMemory(t *testing.T, inverted map[string][]byte) {
+	t.Helper()
+	remains := findInMemory(t, inverted)
+	for range 5 {
+		if len(remains) > 0 {
+			overwriteRegisters()
+			remains = findInMemory(t, inverted)
+		}
+	}
+	require.Empty(t, remains)
 }
 
 // overwriteRegisters has goroutines interrupted. The last bytes that were copied anywhere are in vector registers, which the

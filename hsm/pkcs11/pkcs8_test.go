@@ -46,9 +46,15 @@ func TestPrivateNumber(t *testing.T) {
 
 // TestPrivateNumberStrict demands that no byte is passed over: one more, one less or another one makes it another key, or none.
 func TestPrivateNumberStrict(t *testing.T) {
-	k := kinds[hsm.P256Sign]
-	good, err := ecSample(k)
-	require.NoError(t, err)
+	for _, kind := range []hsm.KeyKind{hsm.P256Sign, hsm.Ed25519Sign} {
+		good, err := newSample(kind)
+		require.NoError(t, err)
+		requireStrict(t, kinds[kind], good)
+	}
+}
+
+func requireStrict(t *testing.T, k kind, good sample) {
+	t.Helper()
 	number, err := privateNumber(k, good.material)
 	require.NoError(t, err)
 	number = slices.Clone(number)
@@ -78,7 +84,7 @@ const versionAt = 4
 func FuzzPrivateNumber(f *testing.F) {
 	for kind := range importKinds {
 		if kinds[kind].curve() != nil {
-			key, err := ecSample(kinds[kind])
+			key, err := newSample(kind)
 			require.NoError(f, err)
 			f.Add(key.material)
 		}

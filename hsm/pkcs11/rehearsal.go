@@ -29,6 +29,8 @@ func newSample(kind hsm.KeyKind) (sample, error) {
 		return rsaSample(k.size)
 	case p11.CKK_EC:
 		return ecSample(k)
+	case ckkECEdwards:
+		return edwardsSample()
 	}
 	material, err := randomBytes(k.size)
 	if err != nil {

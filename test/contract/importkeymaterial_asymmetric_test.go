@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
@@ -120,6 +121,26 @@ func ownSigner(t *testing.T, spec string, curve elliptic.Curve, digest crypto.Ha
 	return k
 }
 
+func ownEd25519(t *testing.T) ownKey {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	k := ownKey{spec: "ECC_NIST_EDWARDS25519", usage: "SIGN_VERIFY"}
+	k.encode(t, private, public)
+	k.used = func(t *testing.T, s *kmstest.Server, id string) {
+		t.Helper()
+		require.Equal(t, ed25519.Sign(private, []byte("message")), signatureOf(t, s, id, "ED25519_SHA_512"))
+	}
+	return k
+}
+
+// oneAsymmetricKey is the PKCS#8 of version 2, RFC 5958, of a key of Ed25519, with the public key given.
+func oneAsymmetricKey(private, public []byte) []byte {
+	material := append(bytes.Clone(private), append([]byte{0x81, 33, 0}, public[len(public)-ed25519.PublicKeySize:]...)...)
+	material[1], material[4] = byte(len(material)-2), 1
+	return material
+}
+
 func ownAgreement(t *testing.T) ownKey {
 	t.Helper()
 	private, err := ecdh.P384().GenerateKey(rand.Reader)
@@ -188,6 +209,9 @@ func ownKeys(t *testing.T) []struct {
 		{ownAgreement(t), [][2]string{{"RSAES_OAEP_SHA_256", "RSA_3072"}}},
 		{ownSigner(t, "ECC_NIST_P521", elliptic.P521(), crypto.SHA512), [][2]string{{"RSAES_OAEP_SHA_256", "RSA_3072"}, {"RSA_AES_KEY_WRAP_SHA_1", "RSA_2048"}}},
 		{ownSecp256k1(), [][2]string{{"RSAES_OAEP_SHA_256", "RSA_2048"}}},
+		{ownEd25519(t), [][2]string{
+			{"RSAES_OAEP_SHA_256", "RSA_2048"}, {"RSAES_OAEP_SHA_1", "RSA_2048"}, {"RSA_AES_KEY_WRAP_SHA_256", "RSA_3072"}, {"RSA_AES_KEY_WRAP_SHA_1", "RSA_2048"},
+		}},
 	}
 }
 
@@ -222,19 +246,22 @@ func TestImportAsymmetricKeys(t *testing.T) {
 // TestImportAsymmetricExpires imports a key that expires, and again.
 func TestImportAsymmetricExpires(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
-		own := ownSigner(t, "ECC_NIST_P256", elliptic.P256(), crypto.SHA256)
-		id := own.newExternal(t, s)
-		set, until := s.ImportSet(t, id, "RSAES_OAEP_SHA_256", "RSA_2048"), time.Now().Add(3*time.Second)
-		_, err := s.Client().ImportKeyMaterial(t.Context(), set.Input(t, own.material, func(in *kms.ImportKeyMaterialInput) {
-			in.ExpirationModel, in.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, &until
-		}))
-		require.NoError(t, err)
-		require.Equal(t, "KEY_MATERIAL_EXPIRES", metadataOf(t, s, id)["ExpirationModel"])
-		require.Eventually(t, func() bool { return metadataOf(t, s, id)["KeyState"] == "PendingImport" }, waitLimit, waitStep)
-		_, err = s.Client().Sign(t.Context(), &kms.SignInput{KeyId: &id, Message: []byte("message"), SigningAlgorithm: types.SigningAlgorithmSpecEcdsaSha256})
-		require.ErrorContains(t, err, "is pending import.")
-		newImport(t, set, own.material).requireSuccess(t, s)
-		own.used(t, s, id)
+		for algorithm, own := range map[types.SigningAlgorithmSpec]ownKey{
+			types.SigningAlgorithmSpecEcdsaSha256: ownSigner(t, "ECC_NIST_P256", elliptic.P256(), crypto.SHA256), types.SigningAlgorithmSpecEd25519Sha512: ownEd25519(t),
+		} {
+			id := own.newExternal(t, s)
+			set, until := s.ImportSet(t, id, "RSAES_OAEP_SHA_256", "RSA_2048"), time.Now().Add(3*time.Second)
+			_, err := s.Client().ImportKeyMaterial(t.Context(), set.Input(t, own.material, func(in *kms.ImportKeyMaterialInput) {
+				in.ExpirationModel, in.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, &until
+			}))
+			require.NoError(t, err)
+			require.Equal(t, "KEY_MATERIAL_EXPIRES", metadataOf(t, s, id)["ExpirationModel"])
+			require.Eventually(t, func() bool { return metadataOf(t, s, id)["KeyState"] == "PendingImport" }, waitLimit, waitStep)
+			_, err = s.Client().Sign(t.Context(), &kms.SignInput{KeyId: &id, Message: []byte("message"), SigningAlgorithm: algorithm})
+			require.ErrorContains(t, err, "is pending import.")
+			newImport(t, set, own.material).requireSuccess(t, s)
+			own.used(t, s, id)
+		}
 	})
 }
 
@@ -264,14 +291,40 @@ func TestImportAsymmetricRefusals(t *testing.T) {
 					"ImportType, KeyMaterialId and KeyMaterialDescription are only valid for symmetric encryption KMS keys.")
 			}
 		}
-		set := s.ImportSet(t, id, "RSAES_OAEP_SHA_1", "RSA_2048")
-		newImport(t, set, own.material).requireSuccess(t, s)
-		newImport(t, set, other.material).requireRefusal(t, s, "IncorrectKeyMaterialException", unlikeMaterial)
+		requireOneMaterial(t, s, own, other)
+	})
+}
+
+// requireOneMaterial demands that a key that was imported as one is never another.
+func requireOneMaterial(t *testing.T, s *kmstest.Server, own, other ownKey) {
+	t.Helper()
+	id := own.newExternal(t, s)
+	set := s.ImportSet(t, id, "RSAES_OAEP_SHA_1", "RSA_2048")
+	newImport(t, set, own.material).requireSuccess(t, s)
+	newImport(t, set, other.material).requireRefusal(t, s, "IncorrectKeyMaterialException", unlikeMaterial)
+	own.used(t, s, id)
+	accept(t, s, "DeleteImportedKeyMaterial", object(t, "KeyId", id))
+	newImport(t, set, other.material).requireRefusal(t, s, "IncorrectKeyMaterialException", unlikeMaterial)
+	newImport(t, set, own.material).requireSuccess(t, s)
+	own.used(t, s, id)
+}
+
+// TestImportEd25519 imports version 2 of PKCS#8, and again as version 1; the public key in it must be that of the seed.
+func TestImportEd25519(t *testing.T) {
+	each(t, func(t *testing.T, s *kmstest.Server) {
+		own, other := ownEd25519(t), ownEd25519(t)
+		id, p256 := own.newExternal(t, s), ownSigner(t, "ECC_NIST_P256", elliptic.P256(), crypto.SHA256)
+		set := s.ImportSet(t, id, "RSA_AES_KEY_WRAP_SHA_256", "RSA_2048")
+		for _, material := range [][]byte{
+			oneAsymmetricKey(own.material, other.public), p256.material, own.public, own.material[16:], own.material[:47], append(bytes.Clone(own.material), 0),
+		} {
+			newImport(t, set, material).requireRefusal(t, s, "IncorrectKeyMaterialException", invalidMaterial)
+		}
+		newImport(t, set, oneAsymmetricKey(own.material, own.public)).requireSuccess(t, s)
 		own.used(t, s, id)
-		accept(t, s, "DeleteImportedKeyMaterial", object(t, "KeyId", id))
-		newImport(t, set, other.material).requireRefusal(t, s, "IncorrectKeyMaterialException", unlikeMaterial)
 		newImport(t, set, own.material).requireSuccess(t, s)
 		own.used(t, s, id)
+		requireOneMaterial(t, s, own, other)
 	})
 }
 
