@@ -21,12 +21,18 @@ func trusting(principal string) string {
 }
 
 // newRole makes a role with an inline policy, "" for none, and gives its ARN.
-func newRole(t *testing.T, s *kmstest.Server, name, trust, policy string) string {
+func newRole(t testing.TB, s *kmstest.Server, name, trust, policy string) string {
 	t.Helper()
-	out, err := s.Root().IAM.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &trust})
+	return newRoleOf(t, s.Root(), name, trust, policy)
+}
+
+// newRoleOf is newRole for the account of a root user.
+func newRoleOf(t testing.TB, root kmstest.Someone, name, trust, policy string) string {
+	t.Helper()
+	out, err := root.IAM.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &trust})
 	require.NoError(t, err)
 	if policy != "" {
-		_, err = s.Root().IAM.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: &name, PolicyName: aws.String("own"), PolicyDocument: &policy})
+		_, err = root.IAM.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: &name, PolicyName: aws.String("own"), PolicyDocument: &policy})
 		require.NoError(t, err)
 	}
 	return *out.Role.Arn
