@@ -45,6 +45,7 @@ func onKeys(account string) []conditioned {
 			{operator: "StringEquals", key: "aws:RequestedRegion", met: "us-east-1", unmet: "eu-west-1"},
 			{operator: "StringEquals", key: "aws:username", met: "caller", unmet: "other"},
 			{operator: "StringLike", key: "aws:UserAgent", met: "tester/*", unmet: "curl/*"},
+			{operator: "StringEquals", key: "aws:Referer", met: "https://tester.example/a", unmet: "https://tester.example/"},
 			{operator: "DateLessThan", key: "aws:CurrentTime", met: "2126-01-01T00:00:00Z", unmet: "2020-01-01T00:00:00Z"},
 		} {
 			c.operation = operation
@@ -187,7 +188,10 @@ func TestConditions(t *testing.T) {
 				policy = append(policy, a)
 			}
 			g.root.PutUserPolicy(t, "caller", document(t, policy...))
-			answer := s.PostAs(t, who, c.operation, string(text), func(r *http.Request) { r.Header.Set("User-Agent", "tester/1") })
+			answer := s.PostAs(t, who, c.operation, string(text), func(r *http.Request) {
+				r.Header.Set("User-Agent", "tester/1")
+				r.Header.Set("Referer", "https://tester.example/a")
+			})
 			if answer.Status == http.StatusOK || call.dry && jsonOf(t, answer.Body)["__type"] == "DryRunOperationException" {
 				return ""
 			}
