@@ -178,6 +178,7 @@ func TestClosingWithoutASink(t *testing.T) {
 	key, dir, sink := newTestKey(t), t.TempDir(), &testSink{}
 	trail := open(t, Config{Dir: dir, Sinks: []Sink{sink}, Signer: key.signer()})
 	record(t, trail, 0, 5)
+	waitSigned(t, trail, 1) // or the checkpoint of the start would be the first to find out that the sink fails
 	sink.set(errSink, 0)
 	require.ErrorIs(t, trail.Record(t.Context(), reEncrypt(5)), errSink)
 	closeTrail(t, trail)

@@ -165,7 +165,9 @@ func TestSteadyState(t *testing.T) {
 			return nil
 		}))
 		const n = clients * rounds
-		require.Equal(t, map[string]int{"C_Encrypt": 4 * n, "C_Decrypt": 2 * n, "C_GenerateRandom": 3 * n}, grown(before, s.Calls(t)))
+		calls := grown(before, s.Calls(t))
+		delete(calls, "C_Sign") // of a checkpoint of the audit trail, which may be due at any moment
+		require.Equal(t, map[string]int{"C_Encrypt": 4 * n, "C_Decrypt": 2 * n, "C_GenerateRandom": 3 * n}, calls)
 		served := 0
 		for name, more := range grown(requests, metrics(t, s)) {
 			if strings.HasPrefix(name, `hsmkms_requests_total{code=""`) {

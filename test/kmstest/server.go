@@ -373,8 +373,9 @@ func (s *Server) Log() string { return s.log.String() }
 // for its clients and its schedule only.
 func (s *Server) AwaitTrials(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(s.Log(), `"msg":"keys of the token"`) }, 2*time.Minute, 20*time.Millisecond,
-		"the token is still being tried out")
+	require.Eventually(t, func() bool {
+		return strings.Contains(s.Log(), `"msg":"keys of the token"`) && strings.Contains(s.Log(), `"msg":"importing key material"`)
+	}, 2*time.Minute, 20*time.Millisecond, "the token is still being tried out")
 }
 
 // AdminGet asks the administrative listener.
