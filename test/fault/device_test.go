@@ -87,7 +87,7 @@ func TestModuleRestarted(t *testing.T) {
 func TestTokenLostWhileImportsAreTried(t *testing.T) {
 	r := newRig(t, kmstest.Options{})
 	require.NoError(t, r.Stop())
-	r.fault.Set("C_GenerateKeyPair rv=0x30 count=4")
+	r.fault.Set("C_DigestKey rv=0x30 count=4")
 	require.NoError(t, r.Run())
 	r.requireLogged(t, "trying out how the token imports key material", 1)
 	r.requireLogged(t, "this process does it; strict_on_token refuses them", 1)

@@ -70,6 +70,7 @@ func TestBudgetUnderLoad(t *testing.T) {
 	const budget, clients, each = 200, 8, 150
 	eachHome(t, func(t *testing.T, home string) {
 		s := kmstest.Start(t, kmstest.Options{Home: home, Top: []string{fmt.Sprint("encryptions_per_material: ", budget)}})
+		s.AwaitTrials(t) // which hold up the making of keys, and this small budget is soon spent
 		key, other := s.NewKey(t), newSecret(t, s, "kept")
 		made := newTally()
 		failures := make(chan error, clients*each)
