@@ -123,6 +123,24 @@ func TestShortRecordsAreNoSign(t *testing.T) {
 	require.Empty(t, verifyWith(t, VerifyOptions{}, dir).Problems)
 }
 
+// TestContinueLosesNoMoreThanItMust has room for short records and not for a long one, which alone is lost.
+func TestContinueLosesNoMoreThanItMust(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	dir := t.TempDir()
+	trail := open(t, Config{Dir: dir, OnFailure: Continue})
+	record(t, trail, 0, 3)
+	long := reEncrypt(3)
+	long.RequestParameters = Parameters{{"description", Text(strings.Repeat("x", 8000))}}
+	limitFiles(t, uint64(fileSize(t, dir)+6000))
+	require.NoError(t, trail.Record(t.Context(), long))
+	record(t, trail, 3, 5)
+	require.Equal(t, uint64(1), trail.Status().Lost)
+	require.NoError(t, trail.Status().Failure)
+	requireAll(t, dir, 5)
+}
+
 func TestDiskFullWithContinue(t *testing.T) {
 	if inChild(t) {
 		return

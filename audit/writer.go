@@ -33,7 +33,7 @@ type writer struct {
 	// closed tells that the last record was written.
 	closed bool
 	// lacking is the length of the longest batch that found no room since the last success. That a shorter one has room is no
-	// sign that records can be written again.
+	// sign that records can be written again, if calls are refused until then.
 	lacking int
 
 	// Buffers that are reused.
@@ -127,7 +127,9 @@ func (w *writer) write(batch []*pending) error {
 	last := w.build(batch)
 	if files := w.trail.files; files != nil {
 		if err := files.append(w.text, w.last.Sequence+1, w.lacking); err != nil {
-			w.lacking = max(w.lacking, len(w.text))
+			if w.trail.cfg.OnFailure == Refuse {
+				w.lacking = max(w.lacking, len(w.text))
+			}
 			return err
 		}
 		w.lacking = 0
