@@ -41,50 +41,43 @@ func (p *poorToken) ImportRoutes(_ context.Context, kind hsm.KeyKind) (map[hsm.I
 	return map[hsm.ImportWrap]hsm.Route{hsm.RSAAESSHA1: hsm.OnToken}, nil
 }
 
-// TestReportImports must find the way that passes through the process named, and no other.
-func TestReportImports(t *testing.T) {
-	token := &poorToken{failures: 1}
+// reportOf gives what a report tells of a token that fails once, of which it tells too, unless the server stops.
+func reportOf(t *testing.T, token *poorToken, report func(context.Context, string, hsm.Token, *slog.Logger) bool) string {
+	t.Helper()
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	require.False(t, reportImportsOf(t.Context(), "us-east-1", token, log))
-	require.Contains(t, out.String(), "token lost")
-	out.Reset()
-	require.True(t, reportImportsOf(t.Context(), "us-east-1", token, log))
-	require.Contains(t, out.String(), `level=INFO msg="importing key material" region=us-east-1 keySpecs=[SYMMETRIC_DEFAULT] onToken=[RSAES_OAEP_SHA_1]`)
-	require.Contains(t, out.String(), `level=WARN msg="the token cannot unwrap key material that is imported in these ways: this process does it; `+
-		`strict_on_token refuses them" region=us-east-1 keySpecs=[SYMMETRIC_DEFAULT] inProcess=[RSAES_OAEP_SHA_256]`)
-	require.Contains(t, out.String(), `onToken=[RSA_AES_KEY_WRAP_SHA_1]`)
-	require.Equal(t, 1, strings.Count(out.String(), "level=WARN"))
-
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	token.failures = 1
-	out.Reset()
-	require.False(t, reportImportsOf(ended, "us-east-1", token, log))
+	token.failures = 2
+	require.False(t, report(ended, "us-east-1", token, log))
 	require.Empty(t, out.String(), "a server that stops has no fault to tell of")
+	require.False(t, report(t.Context(), "us-east-1", token, log))
+	require.Contains(t, out.String(), "token lost")
+	out.Reset()
+	require.True(t, report(t.Context(), "us-east-1", token, log))
+	return out.String()
+}
+
+// TestReportImports must find the way that passes through the process named, and no other.
+func TestReportImports(t *testing.T) {
+	token := &poorToken{}
+	out := reportOf(t, token, reportImportsOf)
+	require.Contains(t, out, `level=INFO msg="importing key material" region=us-east-1 keySpecs=[SYMMETRIC_DEFAULT] onToken=[RSAES_OAEP_SHA_1]`)
+	require.Contains(t, out, `level=WARN msg="the token cannot unwrap key material that is imported in these ways: this process does it; `+
+		`strict_on_token refuses them" region=us-east-1 keySpecs=[SYMMETRIC_DEFAULT] inProcess=[RSAES_OAEP_SHA_256]`)
+	require.Contains(t, out, `onToken=[RSA_AES_KEY_WRAP_SHA_1]`)
+	require.Equal(t, 1, strings.Count(out, "level=WARN"))
 }
 
 func TestReportKeys(t *testing.T) {
-	token := &poorToken{failures: 1, kinds: map[hsm.KeyKind]hsm.Support{
+	token := &poorToken{kinds: map[hsm.KeyKind]hsm.Support{
 		hsm.AES256:         {Algorithms: map[hsm.Algorithm]hsm.Route{hsm.SymmetricDefault: hsm.OnToken}, Wraps: true},
 		hsm.Ed25519Sign:    {Algorithms: map[hsm.Algorithm]hsm.Route{hsm.Ed25519: hsm.OnToken}},
 		hsm.RSA2048Decrypt: {Algorithms: map[hsm.Algorithm]hsm.Route{hsm.OAEPWithSHA1: hsm.OnToken, hsm.OAEPWithSHA256: hsm.InProcess}, Wraps: true},
 	}}
-	var out bytes.Buffer
-	log := slog.New(slog.NewTextHandler(&out, nil))
-	require.False(t, reportKeysOf(t.Context(), "us-east-1", token, log))
-	require.Contains(t, out.String(), "token lost")
-	out.Reset()
-	require.True(t, reportKeysOf(t.Context(), "us-east-1", token, log))
-	require.Contains(t, out.String(), `carried="[AES_256 ED25519_SIGN RSA_2048_DECRYPT]"`)
-	require.Contains(t, out.String(), `neverWrapped=[ED25519_SIGN]`)
-	require.Contains(t, out.String(), `ML_DSA_87_SIGN`)
-	require.Contains(t, out.String(), `inProcess="[RSA_2048_DECRYPT RSAES_OAEP_SHA_256]"`)
-
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	token.failures = 1
-	out.Reset()
-	require.False(t, reportKeysOf(ended, "us-east-1", token, log))
-	require.Empty(t, out.String(), "a server that stops has no fault to tell of")
+	out := reportOf(t, token, reportKeysOf)
+	require.Contains(t, out, `carried="[AES_256 ED25519_SIGN RSA_2048_DECRYPT]"`)
+	require.Contains(t, out, `neverWrapped=[ED25519_SIGN]`)
+	require.Contains(t, out, `ML_DSA_87_SIGN`)
+	require.Contains(t, out, `inProcess="[RSA_2048_DECRYPT RSAES_OAEP_SHA_256]"`)
 }
