@@ -7,12 +7,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// load is Load for policies that must be well-formed.
+// load is Load for policies that must be well-formed, with their principals bound.
 func load(t testing.TB, kind Kind, text string) *Policy {
 	t.Helper()
 	p, err := Load(kind, text)
 	require.NoError(t, err, text)
-	return p
+	return bind(p)
 }
 
 const (
@@ -40,8 +40,8 @@ func decisions(t testing.TB) map[string]func() Decision {
 	demanding.Tags = map[string]string{"Tenant": "blue"}
 	context := map[string]string{"tenant": "blue", "purpose": "backup"}
 	grants := []*Grant{
-		{GranteePrincipal: actors["bob"].ARN, Operations: []string{"Decrypt"}},
-		{GranteePrincipal: actors["alice"].ARN, Operations: []string{"Encrypt", "Decrypt"}, EncryptionContextSubset: map[string]string{"tenant": "blue"}},
+		bound(&Grant{GranteePrincipal: actors["bob"].ARN, Operations: []string{"Decrypt"}}),
+		bound(&Grant{GranteePrincipal: actors["alice"].ARN, Operations: []string{"Encrypt", "Decrypt"}, EncryptionContextSubset: map[string]string{"tenant": "blue"}}),
 	}
 	values := &textValues{values: map[string]string{
 		"aws:SourceIp": "10.1.2.3", "aws:SecureTransport": "true", "aws:CurrentTime": "2026-01-01T00:00:00Z", "kms:RotationPeriodInDays": "365",

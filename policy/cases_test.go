@@ -107,7 +107,7 @@ func (s *scenario) compile(t testing.TB, kind Kind, statements []string) *Policy
 	text := `{"Version":"` + s.version + `","Statement":[` + strings.Join(statements, ",") + `]}`
 	p, err := Load(kind, text)
 	require.NoError(t, err, "%s: %s", s.title, text)
-	return p
+	return bind(p)
 }
 
 // documents makes a policy of each statement.
@@ -189,7 +189,7 @@ func grantOf(t testing.TB, words []string) *Grant {
 			require.Fail(t, "unknown word", word)
 		}
 	}
-	return g
+	return bound(g)
 }
 
 // request makes a request of a caller, an action and words such as aws:SourceIp=10.0.0.1.

@@ -69,8 +69,8 @@ type Patterns struct {
 type Principals struct {
 	// Except says that the element was NotPrincipal: it means everybody who is not listed.
 	Except bool
-	// AWS has ARNs of users, roles and sessions, ARNs of the roots of accounts, which stand for everybody in the account, and
-	// Everybody.
+	// AWS has ARNs of users, roles and sessions, which are bound to unique ids (see Bindings), ARNs of the roots of accounts,
+	// which stand for everybody in the account, and Everybody.
 	AWS []string
 	// Service has names of AWS services, which never call this server.
 	Service []string

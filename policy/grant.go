@@ -17,8 +17,12 @@ type Grant struct {
 	// GranteePrincipal is the ARN of whoever may use the grant: a user, a role, a session, a federated user, or the root of an
 	// account, which means its principals whose identity-based policies allow it.
 	GranteePrincipal string
+	// GranteeID is the unique id that is bound to it, as in Bindings; "" for an account.
+	GranteeID string
 	// RetiringPrincipal is the ARN of whoever may retire the grant, or "".
 	RetiringPrincipal string
+	// RetiringID is the unique id that is bound to that.
+	RetiringID string
 	// Operations are what the grant is for, in the words of GrantOperations.
 	Operations []string
 	// EncryptionContextEquals and EncryptionContextSubset are its constraints; empty for none. The keys have no regard to case,
@@ -55,7 +59,7 @@ const (
 
 // covers tells how the grant means the caller of a request, if it is for it at all.
 func (g *Grant) covers(r *Request) relation {
-	means := meansARN(g.GranteePrincipal, &r.Caller.Principal)
+	means := meansARN(g.GranteePrincipal, g.GranteeID, &r.Caller.Principal)
 	if means == stranger {
 		return stranger
 	}
@@ -73,19 +77,19 @@ func (g *Grant) covers(r *Request) relation {
 // retiredBy tells how the grant means a caller who wants to retire it: as its retiring principal, or as its grantee if
 // RetireGrant is among its operations.
 func (g *Grant) retiredBy(caller *Principal) relation {
-	means := meansARN(g.RetiringPrincipal, caller)
+	means := meansARN(g.RetiringPrincipal, g.RetiringID, caller)
 	if slices.Contains(g.Operations, retireGrant) {
-		means = max(means, meansARN(g.GranteePrincipal, caller))
+		means = max(means, meansARN(g.GranteePrincipal, g.GranteeID, caller))
 	}
 	return means
 }
 
-// meansARN tells how an ARN means a caller.
-func meansARN(arn string, caller *Principal) relation {
-	if arn == "" {
-		return stranger
-	}
+// meansARN tells how an ARN with a unique id means a caller.
+func meansARN(arn, id string, caller *Principal) relation {
 	n := newName(arn)
+	if n.account == "" {
+		n.id = id
+	}
 	return n.means(caller)
 }
 

@@ -153,13 +153,17 @@ func TestMisuse(t *testing.T) {
 		"no account of the caller":     {func(_ *Request, c *Caller) { c.Account = "" }, Undecidable},
 		"no ARN of the caller":         {func(_ *Request, c *Caller) { c.ARN = "" }, Undecidable},
 		"no role of a session":         {func(_ *Request, c *Caller) { c.Type = AssumedRole }, Undecidable},
-		"a role of a user":             {func(_ *Request, c *Caller) { c.RoleARN = actors["admin"].RoleARN }, Undecidable},
+		"no id of the caller":          {func(_ *Request, c *Caller) { c.UserID = "" }, Undecidable},
+		"no id of a session's role": {func(_ *Request, c *Caller) {
+			c.Type, c.RoleARN = AssumedRole, actors["admin"].RoleARN
+		}, Undecidable},
+		"a role of a user": {func(_ *Request, c *Caller) { c.RoleARN = actors["admin"].RoleARN }, Undecidable},
 	} {
 		denied := Decision{Reason: test.reason}
 		require.Equal(t, denied, DecideByKeyPolicy(request(test.change), key, nil), name)
 		require.Equal(t, denied, DecideByIdentity(request(test.change)), name)
 		require.Equal(t, denied, DecideByTrust(request(test.change), trust), name)
-		require.Equal(t, denied, DecideRetire(request(test.change), &Grant{RetiringPrincipal: alice.ARN}), name)
+		require.Equal(t, denied, DecideRetire(request(test.change), bound(&Grant{RetiringPrincipal: alice.ARN})), name)
 		require.Contains(t, denied.Sentence(request(test.change)), "is not authorized to perform")
 	}
 	strangers := request(func(r *Request, _ *Caller) { r.Account = "" })

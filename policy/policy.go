@@ -6,11 +6,14 @@ import "strings"
 type Policy struct {
 	kind       Kind
 	statements []rule
+	// unbound says that a principal is not bound yet.
+	unbound bool
 }
 
 // Load parses and compiles a policy. It is strict: an element that the language does not have, or has in another place for this
-// kind of policy, is an error and never overlooked, and so is a value that does not suit its operator. What is not checked is
-// whether principals exist. It fails with a MalformedError.
+// kind of policy, is an error and never overlooked, and so is a value that does not suit its operator. Whether principals exist
+// is not checked: who they are is up to Bind, without which the policy decides nothing if it names some. It fails with a
+// MalformedError.
 //
 // A statement of a key policy may lack Action or Resource; it then has no effect, as AWS documents.
 func Load(kind Kind, text string) (*Policy, error) {
@@ -30,6 +33,7 @@ func Compile(d *Document) (*Policy, error) {
 			return nil, err
 		}
 	}
+	p.unbound = len(p.Unbound()) > 0
 	return p, nil
 }
 
@@ -147,9 +151,9 @@ func together(all []*Policy, r *Request) verdict {
 }
 
 // ofResource tells how well a resource-based policy means the caller by what it allows, and whether it denies. A policy of
-// another kind has no business there, and denies.
+// another kind has no business there, and denies; and so does one that is not bound, of which it is unknown whom it means.
 func (p *Policy) ofResource(r *Request, kind Kind) (means relation, denied bool) {
-	if p == nil || p.kind != kind {
+	if p == nil || p.kind != kind || p.unbound {
 		return stranger, true
 	}
 	for i := range p.statements {
@@ -172,7 +176,7 @@ func (p *Policy) ofResource(r *Request, kind Kind) (means relation, denied bool)
 // are not listed were hardly meant to be trusted. A statement for the caller's account does count, although an
 // identity-based policy must then allow it too.
 func (p *Policy) KeepsControl(r *Request) bool {
-	if p == nil || p.kind != KeyPolicy || !r.wellFormed() {
+	if p == nil || p.kind != KeyPolicy || p.unbound || !r.wellFormed() {
 		return false
 	}
 	kept := false

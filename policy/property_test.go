@@ -103,7 +103,7 @@ func (s source) grant() *Grant {
 	if s.oneIn(2) {
 		g.EncryptionContextSubset = map[string]string{"a": pick(s, "a", "b")}
 	}
-	return g
+	return bound(g)
 }
 
 func (s source) world() *world {
@@ -136,7 +136,7 @@ func compileAll(t testing.TB, documents []Document) []*Policy {
 	for i := range documents {
 		p, err := Compile(&documents[i])
 		require.NoError(t, err)
-		all = append(all, p)
+		all = append(all, bind(p))
 	}
 	return all
 }

@@ -15,7 +15,7 @@ const (
 	// ofRole is meant by the role of his session, or with everybody. Permissions boundary and session policies still narrow
 	// what is allowed, see "Policy evaluation logic" in the IAM user guide.
 	ofRole
-	// himself is meant by the ARN of the user or session. Nothing of his own narrows that, unless it denies.
+	// himself is meant as that user or session. Nothing of his own narrows that, unless it denies.
 	himself
 )
 
@@ -29,10 +29,11 @@ type audience struct {
 // accountDigits is how many digits the id of an account has.
 const accountDigits = 12
 
-// name is an AWS principal: an account, by the ARN of its root, or the ARN of anybody else.
+// name is an AWS principal: an account, by the ARN of its root, or anybody else by the unique id that is bound to the ARN.
 type name struct {
 	account string
 	arn     string
+	id      string // "" until it is bound: nobody
 }
 
 func newName(arn string) name {
@@ -63,9 +64,11 @@ func (n *name) means(caller *Principal) relation {
 		if n.account == caller.Account {
 			return ofAccount
 		}
-	case n.arn == caller.ARN:
+	case n.id == "":
+		return stranger
+	case n.id == caller.UserID:
 		return himself
-	case n.arn == caller.RoleARN && caller.Type == AssumedRole:
+	case n.id == caller.RoleID():
 		return ofRole
 	}
 	return stranger

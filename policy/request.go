@@ -29,11 +29,11 @@ func (r *Request) resource() string {
 	return r.Resource
 }
 
-// wellFormed tells whether there is something to decide, and the caller is known by all the names that policies may have for
-// him.
+// wellFormed tells whether there is something to decide, and the caller is known by all the names and ids that policies may
+// have for him.
 func (r *Request) wellFormed() bool {
 	c := r.Caller
-	return r.Action != "" && c != nil && c.Account != "" && c.ARN != "" && (c.Type == AssumedRole) == (c.RoleARN != "")
+	return r.Action != "" && c != nil && c.Account != "" && c.ARN != "" && (c.Type == AssumedRole) == (c.RoleARN != "") && c.identified()
 }
 
 // value gives the value of a condition key.
