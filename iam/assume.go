@@ -209,9 +209,9 @@ func (in *AssumeRoleInput) permitted(reader store.Reader, r *Request) (*entity, 
 	if e == nil || e.arn() != in.RoleArn {
 		return nil, refused
 	}
-	trust, err := policy.Load(policy.TrustPolicy, e.Trust)
+	trust, err := e.trust()
 	if err != nil {
-		return nil, fmt.Errorf("reading the trust policy of %s: %w", e.arn(), err)
+		return nil, err
 	}
 	r.asks.resourceTags = e.Tags
 	for _, action := range in.actions(r) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"hsmkms/policy"
 	"hsmkms/store"
 )
 
@@ -22,9 +23,10 @@ import (
 //	iam/bounded/<policy id>/<entity id>      nothing: who has it for a permissions boundary
 //	iam/expiry/<time>/<access key id>        nothing: when the record of a session goes
 //	iam/used/<access key id>                 lastUse
+//	iam/trust-bound                          nothing: that all trust policies are bound, see Upgrade
 //
-// Keys and sessions name users and roles by their ids, which are never used again: who gets the name of a deleted user gets
-// nothing else of it.
+// Keys, sessions and trust policies mean users and roles by their ids, which are never used again: who gets the name of a
+// deleted user gets nothing else of it.
 const (
 	recordPrefix   = "iam/"
 	accountPrefix  = recordPrefix + "account/"
@@ -111,8 +113,10 @@ type entity struct {
 	Attached []string          `json:"attached,omitempty"`
 	Boundary string            `json:"boundary,omitempty"`
 	// The rest is for roles.
-	Trust       string `json:"trust,omitempty"`
-	Description string `json:"description,omitempty"`
+	Trust string `json:"trust,omitempty"`
+	// Trusted says who the principals of Trust are.
+	Trusted     policy.Bindings `json:"trusted,omitempty"`
+	Description string          `json:"description,omitempty"`
 	// MaxSession is the longest session in seconds.
 	MaxSession int32 `json:"maxSession,omitempty"`
 }

@@ -47,7 +47,7 @@ func (s *Service) CreateRole(ctx context.Context, r *Request, in *CreateRoleInpu
 // to this.
 const maxTrust = 4096
 
-// checkTrust checks the form of a trust policy.
+// checkTrust checks the form of a trust policy. Whether its principals exist is up to bindTrust.
 func checkTrust(document string) error {
 	if size(document) > maxTrust {
 		return errorf(LimitExceeded, "Cannot exceed quota for ACLSizePerRole: %d", maxTrust)
@@ -65,9 +65,12 @@ type GetRoleOutput struct{ Role *Role }
 // GetRole describes a role.
 func (s *Service) GetRole(ctx context.Context, r *Request, in *GetRoleInput) (*GetRoleOutput, error) {
 	out := &GetRoleOutput{}
-	return out, s.view(ctx, r, role, in.RoleName, func(_ store.Reader, e *entity) error {
-		out.Role = e.role()
-		return nil
+	return out, s.view(ctx, r, role, in.RoleName, func(reader store.Reader, e *entity) error {
+		shown, err := e.shown(reader)
+		if err == nil {
+			out.Role = shown.role()
+		}
+		return err
 	})
 }
 
@@ -132,10 +135,13 @@ type UpdateRoleDescriptionOutput struct{ Role *Role }
 // UpdateRoleDescription changes the description of a role.
 func (s *Service) UpdateRoleDescription(ctx context.Context, r *Request, in *UpdateRoleDescriptionInput) (*UpdateRoleDescriptionOutput, error) {
 	out := &UpdateRoleDescriptionOutput{}
-	return out, s.change(ctx, r, role, in.RoleName, func(_ store.Txn, e *entity) error {
+	return out, s.change(ctx, r, role, in.RoleName, func(t store.Txn, e *entity) error {
 		e.Description = in.Description
-		out.Role = e.role()
-		return nil
+		shown, err := e.shown(t)
+		if err == nil {
+			out.Role = shown.role()
+		}
+		return err
 	})
 }
 
@@ -147,9 +153,12 @@ type UpdateAssumeRolePolicyInput struct {
 
 // UpdateAssumeRolePolicy changes who may assume a role. Sessions that were begun go on.
 func (s *Service) UpdateAssumeRolePolicy(ctx context.Context, r *Request, in *UpdateAssumeRolePolicyInput) (*Empty, error) {
-	return &Empty{}, s.change(ctx, r, role, in.RoleName, func(_ store.Txn, e *entity) error {
+	return &Empty{}, s.change(ctx, r, role, in.RoleName, func(t store.Txn, e *entity) error {
+		if err := checkTrust(in.PolicyDocument); err != nil {
+			return err
+		}
 		e.Trust = in.PolicyDocument
-		return checkTrust(in.PolicyDocument)
+		return e.bindTrust(t)
 	})
 }
 

@@ -53,6 +53,9 @@ func (s *Service) create(ctx context.Context, r *Request, e *entity, idPrefix st
 				return "", err
 			}
 		}
+		if err := e.bindTrust(t); err != nil {
+			return "", err
+		}
 		if err := t.Put(e.nameRecord(), []byte(e.ID)); err != nil {
 			return "", err
 		}
@@ -171,7 +174,7 @@ func (s *Service) listEntities(ctx context.Context, r *Request, k kind, path, ma
 			if err != nil || !strings.HasPrefix(e.Path, path) {
 				return nil, err
 			}
-			return e, nil
+			return e.shown(reader)
 		})
 		return err
 	})

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -66,4 +68,35 @@ func (p *Principal) identified() bool {
 	default:
 		return p.UserID != ""
 	}
+}
+
+// Nobody is a unique id that no user and no role ever has: 0 is none of the characters that ids are made of.
+const Nobody = "AIDA00000000000000000"
+
+// Show gives the text of a policy as readers get it: character for character as it was put, but for principals who have
+// another ARN now, or are gone, of whom the unique id is left. arns has the ARNs of now by unique ids.
+func (b Bindings) Show(text string, arns map[string]string) (string, error) {
+	names := map[string]string{}
+	for arn, id := range b {
+		if shown := cmp.Or(arns[id], id); shown != arn {
+			names[arn] = shown
+		}
+	}
+	if len(names) == 0 {
+		return text, nil
+	}
+	return rewrite(text, names)
+}
+
+// Adopt gives the bindings with principals added to whom found binds them, and to Nobody those whom it doesn't: of a policy that
+// was put before there were bindings.
+func (b Bindings) Adopt(unbound []string, found Bindings) Bindings {
+	all := maps.Clone(b)
+	if all == nil && len(unbound) > 0 {
+		all = Bindings{}
+	}
+	for _, arn := range unbound {
+		all[arn] = cmp.Or(found[arn], Nobody)
+	}
+	return all
 }

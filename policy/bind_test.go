@@ -145,7 +145,7 @@ func TestRewrite(t *testing.T) {
 		` { "Statement" : [ {"NotPrincipal" :{ "AWS" :[ "arn:x" ,` + "\n\t" + `"arn:a"]}} ] } `: ` { "Statement" : [ {"NotPrincipal" :{ "AWS" :[ "arn:x" ,` + "\n\t" + `"AIDA1"]}} ] } `,
 		`{"Statement":[{"Principal":{"AWS":["arn\u003aa","arn:b\/c","arn:a"]}}]}`:               `{"Statement":[{"Principal":{"AWS":["AIDA1","x\"\u003c","AIDA1"]}}]}`,
 	} {
-		got, err := Rewrite(text, names)
+		got, err := rewrite(text, names)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
@@ -154,21 +154,21 @@ func TestRewrite(t *testing.T) {
 		`{"Statement":{"Principal":{"Service":"arn:a","Federated":["arn:a"],"arn:a":{"AWS":"arn:a"}}}}`,
 		`{"AWS":"arn:a","Principal":{"AWS":"arn:a"}}`,
 	} {
-		got, err := Rewrite(text, names)
+		got, err := rewrite(text, names)
 		require.NoError(t, err)
 		require.Equal(t, text, got)
 	}
 	for _, text := range []string{"", "{", `{"Statement":{"Principal":{"AWS":["arn:a"`} {
-		_, err := Rewrite(text, names)
+		_, err := rewrite(text, names)
 		require.Error(t, err, text)
 	}
 }
 
-// rewritten holds Rewrite to what it promises, for a text that is a policy: nothing to rename leaves it as it is, and each
+// rewritten holds rewrite to what it promises, for a text that is a policy: nothing to rename leaves it as it is, and each
 // principal gets its new name while all else says the same.
 func rewritten(t testing.TB, text string, d *Document) {
 	t.Helper()
-	same, err := Rewrite(text, nil)
+	same, err := rewrite(text, nil)
 	require.NoError(t, err)
 	require.Equal(t, text, same)
 	const other = "arn:aws:iam::" + theirs + ":user/other"
@@ -180,7 +180,7 @@ func rewritten(t testing.TB, text string, d *Document) {
 	}
 	delete(names, Everybody)
 	delete(names, rootARN(ours)) // may be written as an account
-	changed, err := Rewrite(text, names)
+	changed, err := rewrite(text, names)
 	require.NoError(t, err)
 	require.True(t, json.Valid([]byte(changed)))
 	read, err := loaded(d.Kind, changed)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"encoding/json"
 	"regexp"
 	"strings"
@@ -118,7 +119,12 @@ func statement(raw json.RawMessage, kind Kind) (Statement, error) {
 	var s Statement
 	has := map[string]bool{}
 	for _, m := range all {
-		if err := s.read(m); err != nil {
+		err := s.read(m)
+		var invalid invalidName
+		if errors.As(err, &invalid) {
+			err = invalid.in(kind)
+		}
+		if err != nil {
 			return Statement{}, err
 		}
 		has[m.name] = true

@@ -1,6 +1,9 @@
 package policy
 
-import "regexp"
+import (
+	"fmt"
+	"regexp"
+)
 
 // The forms of principals. Parts of names cannot be wildcards, as they can in actions and resources.
 var (
@@ -70,11 +73,28 @@ func names(kind member, normal func(string) string) ([]string, error) {
 		return nil, err
 	}
 	for i := range list {
-		if list[i] = normal(list[i]); list[i] == "" {
-			return nil, errInvalidPrincipal
+		name := list[i]
+		if list[i] = normal(name); list[i] == "" {
+			return nil, invalidName{kind.name, name}
 		}
 	}
 	return list, nil
+}
+
+// invalidName is a principal of some kind that cannot be one. InvalidPrincipal has the words for it.
+type invalidName struct{ kind, name string }
+
+func (e invalidName) Error() string { return string(errInvalidPrincipal) }
+
+// InvalidPrincipal is the error for an AWS principal that is none, or does not exist, in a policy of some kind.
+func InvalidPrincipal(in Kind, name string) MalformedError { return invalidName{"AWS", name}.in(in) }
+
+// in gives the words that AWS has for it in a kind of policy.
+func (e invalidName) in(kind Kind) MalformedError {
+	if kind == TrustPolicy {
+		return MalformedError(fmt.Sprintf(`Invalid principal in policy: "%s":%s`, e.kind, show(e.name)))
+	}
+	return errInvalidPrincipal
 }
 
 func awsPrincipal(name string) string {

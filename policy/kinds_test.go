@@ -46,12 +46,15 @@ func TestParseTrustPolicy(t *testing.T) {
 	for members, want := range map[string]string{
 		`"Action":"sts:AssumeRole"`: "Missing required field Principal",
 		who:                         "Missing required field Action",
-		who + `,"Action":"sts:AssumeRole","Resource":"*"`:    "Has prohibited field Resource",
-		who + `,"Action":"sts:AssumeRole","NotResource":"*"`: "Has prohibited field Resource",
-		who + `,"Action":["sts:AssumeRole","kms:Decrypt"]`:   "AssumeRole policy may only specify STS AssumeRole actions.",
-		who + `,"Action":"*"`:                                "AssumeRole policy may only specify STS AssumeRole actions.",
-		who + `,"Sid":"a b","Action":"sts:AssumeRole"`:       "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
-		`"Principal":{"AWS":"x"},"Action":"sts:AssumeRole"`:  string(errInvalidPrincipal),
+		who + `,"Action":"sts:AssumeRole","Resource":"*"`:                                "Has prohibited field Resource",
+		who + `,"Action":"sts:AssumeRole","NotResource":"*"`:                             "Has prohibited field Resource",
+		who + `,"Action":["sts:AssumeRole","kms:Decrypt"]`:                               "AssumeRole policy may only specify STS AssumeRole actions.",
+		who + `,"Action":"*"`:                                                            "AssumeRole policy may only specify STS AssumeRole actions.",
+		who + `,"Sid":"a b","Action":"sts:AssumeRole"`:                                   "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
+		`"Principal":{"AWS":"x"},"Action":"sts:AssumeRole"`:                              `Invalid principal in policy: "AWS":"x"`,
+		`"NotPrincipal":{"AWS":["*","AIDAABCDEFGHIJKLMNOPQ"]},"Action":"sts:AssumeRole"`: `Invalid principal in policy: "AWS":"AIDAABCDEFGHIJKLMNOPQ"`,
+		`"Principal":{"Service":"S3"},"Action":"sts:AssumeRole"`:                         `Invalid principal in policy: "Service":"S3"`,
+		`"Principal":"x","Action":"sts:AssumeRole"`:                                      string(errInvalidPrincipal),
 	} {
 		d, err := loaded(TrustPolicy, oneStatement("2012-10-17", members))
 		require.Nil(t, d, members)

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Rewrite gives the text of a policy, which Load takes, with other names for some of its AWS principals, and everything else
+// rewrite gives the text of a policy, which Load takes, with other names for some of its AWS principals, and everything else
 // byte for byte as it is.
-func Rewrite(text string, names map[string]string) (string, error) {
+func rewrite(text string, names map[string]string) (string, error) {
 	w := rewriter{text: text, names: names, in: json.NewDecoder(strings.NewReader(text))}
 	if err := w.value(""); err != nil {
 		return "", fmt.Errorf("rewriting a policy: %w", err)
