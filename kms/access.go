@@ -3,8 +3,6 @@ package kms
 import (
 	"context"
 	"errors"
-	"fmt"
-	"unique"
 
 	"hsmkms/hsm"
 	"hsmkms/policy"
@@ -185,20 +183,6 @@ func (s *Service) authorizeAlone(r *Request, permission, resource string, q aske
 		return Errorf(AccessDenied, "%s", decision.Sentence(request))
 	}
 	return nil
-}
-
-// compiled gives the key policy, ready to decide.
-func (s *Service) compiled(key *Key) (*policy.Policy, error) {
-	text := unique.Make(key.Policy)
-	if compiled, ok := s.policies.Get(text); ok {
-		return compiled, nil
-	}
-	compiled, err := policy.Load(policy.KeyPolicy, key.Policy)
-	if err != nil {
-		return nil, fmt.Errorf("reading the policy of key %s: %w", key.ID, err)
-	}
-	s.policies.Add(text, compiled)
-	return compiled, nil
 }
 
 // find looks a key up by its name.

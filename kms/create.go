@@ -46,7 +46,7 @@ func (s *Service) CreateKey(ctx context.Context, r *Request, in *CreateKeyInput)
 	if key.ID, err = s.newKeyID(key.MultiRegion); err != nil {
 		return nil, err
 	}
-	if err := s.checkPolicy(ctx, r, key, key.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
+	if key.Principals, err = s.checkPolicy(ctx, r, key, key.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
 	if err := s.carries(ctx, key); err != nil {

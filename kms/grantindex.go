@@ -16,7 +16,7 @@ import (
 //
 //	granted/<region>/<key id>/<grantee>/<shape>/<values>/<operations>/<grant id>    nothing
 //
-// <shape> stands for the kind of the constraint and the keys that are in it, <values> for these keys with their values, and
+// <grantee> stands for the unique id of the principal (see Grant.grantee), <shape> stands for the kind of the constraint and the keys that are in it, <values> for these keys with their values, and
 // <operations> for the operations. Of grants that differ in nothing but their ids and names, which come to the same place,
 // one is enough for a decision. A decision knows the few shapes that a grantee's grants have, takes the values of their keys
 // from the encryption context of the request, and looks there; what it finds is still to be decided about.
@@ -82,7 +82,7 @@ var unconstrained = []string{"DescribeKey"}
 func (g *Grant) indexEntries() (entries []string) {
 	add := func(p shape, constraint map[string]string, operations []string) {
 		values, _ := p.values(constraint)
-		entries = append(entries, grantedTo(g.Region, g.Key, g.Terms.GranteePrincipal)+p.digest+"/"+values+"/"+digest(sorted(operations)...)+"/"+g.Terms.ID)
+		entries = append(entries, grantedTo(g.Region, g.Key, g.grantee())+p.digest+"/"+values+"/"+digest(sorted(operations)...)+"/"+g.Terms.ID)
 	}
 	p, constraint, possible := g.shape()
 	if possible {
@@ -108,7 +108,7 @@ const grantedParts = 8
 
 // checkShapes fails if the grantee's grants would have too many shapes.
 func (t *recorder) checkShapes(g *Grant) error {
-	prefix, n, known := grantedTo(g.Region, g.Key, g.Terms.GranteePrincipal), 0, false
+	prefix, n, known := grantedTo(g.Region, g.Key, g.grantee()), 0, false
 	p, _, _ := g.shape()
 	err := distinct(t, prefix, func(entry string) error {
 		n++
@@ -211,13 +211,8 @@ func (s *Service) grantsTo(ctx context.Context, request *policy.Request, key *Ke
 			all = append(all, &g.Terms)
 		}
 	}
-	caller := &request.Caller.Principal
-	names := []string{caller.ARN, caller.RoleARN, rootARN(caller.Account)}
-	for i, name := range names {
-		if name == "" || slices.Contains(names[:i], name) {
-			continue
-		}
-		grants, err := s.grantsOf(ctx, request, grantedTo(key.Region, key.ID, name))
+	for _, subject := range subjects(&request.Caller.Principal) {
+		grants, err := s.grantsOf(ctx, request, grantedTo(key.Region, key.ID, subject))
 		if err != nil {
 			return nil, err
 		}

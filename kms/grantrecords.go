@@ -13,7 +13,8 @@ import (
 	"hsmkms/store"
 )
 
-// The records of grants, in which <grantee> and the like stand for a digest of an ARN or of parameters:
+// The records of grants, in which <grantee> and the like stand for a digest of a unique id, of the ARN of an account's root, or of
+// parameters:
 //
 //	grant/<region>/<key id>/<grant id>                 Grant
 //	grantee/<region>/<key id>/<grantee>/<grant id>     nothing: the grants of a key to a principal, for listing
@@ -83,7 +84,7 @@ func (g *Grant) key() *Key { return &Key{ID: g.Key, Account: g.Account, Region: 
 // nameEntry is the grant's entry by its name.
 func (g *Grant) nameEntry() string {
 	t := &g.Terms
-	parts := []string{t.Name, t.GranteePrincipal, t.RetiringPrincipal, strings.Join(sorted(t.Operations), " ")}
+	parts := []string{t.Name, g.grantee(), g.retiring(), strings.Join(sorted(t.Operations), " ")}
 	for _, constraint := range []map[string]string{t.EncryptionContextEquals, t.EncryptionContextSubset} {
 		parts = append(parts, fmt.Sprint(len(constraint)))
 		for _, pair := range sortedPairs(constraint) {
@@ -95,11 +96,11 @@ func (g *Grant) nameEntry() string {
 
 // entries are the grant's entries in indexes, with their values.
 func (g *Grant) entries() map[string]string {
-	entries := map[string]string{grantees(g.Region, g.Key, g.Terms.GranteePrincipal) + g.Terms.ID: ""}
+	entries := map[string]string{grantees(g.Region, g.Key, g.grantee()) + g.Terms.ID: ""}
 	for _, entry := range g.indexEntries() {
 		entries[entry] = ""
 	}
-	if p := g.Terms.RetiringPrincipal; p != "" {
+	if p := g.retiring(); p != "" {
 		entries[retirables(g.Region, p)+g.Terms.ID] = g.Key
 	}
 	if g.Terms.Name != "" {
@@ -116,6 +117,11 @@ func (t *recorder) putGrant(g *Grant) error {
 	if err := t.checkShapes(g); err != nil {
 		return err
 	}
+	return t.writeGrant(g)
+}
+
+// writeGrant is putGrant for one that is counted already.
+func (t *recorder) writeGrant(g *Grant) error {
 	for entry, value := range g.entries() {
 		if err := t.write(entry, []byte(value)); err != nil {
 			return err

@@ -56,6 +56,9 @@ func (s *Service) CreateGrant(ctx context.Context, r *Request, in *CreateGrantIn
 	if err := usable(r, actionCreateGrant, key); err != nil {
 		return nil, err
 	}
+	if err := s.bindGrant(ctx, g); err != nil { // now that the caller may make grants, and so learn who exists
+		return nil, err
+	}
 	if in.DryRun {
 		return nil, dryRun()
 	}
@@ -80,7 +83,7 @@ func (s *Service) CreateGrant(ctx context.Context, r *Request, in *CreateGrantIn
 func (s *Service) newGrant(r *Request, in *CreateGrantInput) (*Grant, error) {
 	for _, principal := range []string{in.GranteePrincipal, in.RetiringPrincipal} {
 		if principal != "" && !policy.IsPrincipal(principal) {
-			return nil, Errorf(InvalidArn, "ARN does not refer to a valid principal: %s", principal)
+			return nil, invalidPrincipal(principal)
 		}
 	}
 	if len(in.Operations) == 0 {
@@ -251,8 +254,12 @@ func (s *Service) ListGrants(ctx context.Context, r *Request, in *ListGrantsInpu
 		return nil, err
 	}
 	prefix := grantsOf(key.Region, key.ID)
+	grantee, err := s.subject(ctx, in.GranteePrincipal)
+	if err != nil {
+		return nil, err
+	}
 	if in.GranteePrincipal != "" {
-		prefix = grantees(key.Region, key.ID, in.GranteePrincipal)
+		prefix = grantees(key.Region, key.ID, grantee)
 	}
 	page, err := grantPage(in.Limit, in.Marker, prefix)
 	if err != nil {
@@ -260,10 +267,11 @@ func (s *Service) ListGrants(ctx context.Context, r *Request, in *ListGrantsInpu
 	}
 	if in.GrantId != "" {
 		g, err := s.grant(ctx, key.Region, key.ID, in.GrantId)
-		if err != nil || g == nil || in.GranteePrincipal != "" && g.Terms.GranteePrincipal != in.GranteePrincipal {
+		if err != nil || g == nil || in.GranteePrincipal != "" && g.grantee() != grantee {
 			return &ListGrantsOutput{Grants: []GrantListEntry{}}, err
 		}
-		return &ListGrantsOutput{Grants: []GrantListEntry{g.entry()}}, nil
+		entries, err := s.entries(ctx, []*Grant{g})
+		return &ListGrantsOutput{Grants: entries}, err
 	}
 	return s.listGrants(ctx, page, func(id string, _ []byte) string { return grantsOf(key.Region, key.ID) + id })
 }
@@ -272,7 +280,7 @@ func (s *Service) ListGrants(ctx context.Context, r *Request, in *ListGrantsInpu
 // ordered by id, at most 100 (50 if not said) a page.
 func (s *Service) ListRetirableGrants(ctx context.Context, r *Request, in *ListRetirableGrantsInput) (*ListGrantsOutput, error) {
 	if !policy.IsPrincipal(in.RetiringPrincipal) {
-		return nil, Errorf(InvalidArn, "ARN does not refer to a valid principal: %s", in.RetiringPrincipal)
+		return nil, invalidPrincipal(in.RetiringPrincipal)
 	}
 	if err := s.authorizeAlone(r, "ListRetirableGrants", "", asked{}); err != nil {
 		return nil, err
@@ -282,7 +290,11 @@ func (s *Service) ListRetirableGrants(ctx context.Context, r *Request, in *ListR
 		c.decide(action{permission: "ListRetirableGrants"}).Resource = in.RetiringPrincipal
 		return nil, c.conclude(policy.Decision{Reason: policy.ResourceSilent})
 	}
-	page, err := grantPage(in.Limit, in.Marker, retirables(r.Region, in.RetiringPrincipal))
+	retiring, err := s.subject(ctx, in.RetiringPrincipal)
+	if err != nil {
+		return nil, err
+	}
+	page, err := grantPage(in.Limit, in.Marker, retirables(r.Region, retiring))
 	if err != nil {
 		return nil, err
 	}
@@ -298,9 +310,9 @@ func grantPage(limit *int32, marker, prefix string) (*page, error) {
 
 // listGrants reads a page of grants, of whose entries record gives the record.
 func (s *Service) listGrants(ctx context.Context, p *page, record func(id string, value []byte) string) (*ListGrantsOutput, error) {
-	out := &ListGrantsOutput{}
+	var grants []*Grant
 	err := s.cfg.Store.View(ctx, func(r store.Reader) error {
-		out.Grants, p.next = []GrantListEntry{}, ""
+		grants, p.next = nil, ""
 		var records []string
 		if err := p.read(r, func(id string, value []byte) { records = append(records, record(id, value)) }); err != nil {
 			return err
@@ -311,13 +323,16 @@ func (s *Service) listGrants(ctx context.Context, p *page, record func(id string
 				return err
 			}
 			if g != nil {
-				out.Grants = append(out.Grants, g.entry())
+				grants = append(grants, g)
 			}
 		}
 		return nil
 	})
-	out.NextMarker, out.Truncated = p.next, p.next != ""
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	entries, err := s.entries(ctx, grants)
+	return &ListGrantsOutput{Grants: entries, NextMarker: p.next, Truncated: p.next != ""}, err
 }
 
 // grant reads a grant; nil if there is none.

@@ -46,7 +46,7 @@ func benchmarkGrants(b *testing.B, grants int, grantee func(int) string, constra
 	grant := func(n int) *Grant {
 		g := &Grant{Region: testRegion, Key: firstKey, Account: testAccount, Terms: policy.Grant{
 			ID: fmt.Sprintf("%064x", n), IssuingAccount: testAccount, Operations: []string{"Encrypt", "Decrypt"},
-			GranteePrincipal: "arn:aws:iam::" + testAccount + ":user/" + grantee(n),
+			GranteePrincipal: "arn:aws:iam::" + testAccount + ":user/" + grantee(n), GranteeID: "AIDA" + grantee(n),
 		}}
 		if constrained {
 			g.Terms.EncryptionContextSubset = map[string]string{"volume": strconv.Itoa(n)}
@@ -69,7 +69,8 @@ func benchmarkGrants(b *testing.B, grants int, grantee func(int) string, constra
 		}))
 	}
 	r := newRequest("Encrypt")
-	r.Caller = &policy.Caller{Principal: policy.Principal{Type: policy.IAMUser, Account: testAccount, ARN: grant(grants - 1).Terms.GranteePrincipal}}
+	last := grant(grants - 1).Terms
+	r.Caller = &policy.Caller{Principal: policy.Principal{Type: policy.IAMUser, Account: testAccount, ARN: last.GranteePrincipal, UserID: last.GranteeID}}
 	encrypt := func() error {
 		r.Keys = nil
 		_, err := s.Encrypt(b.Context(), r, &EncryptInput{

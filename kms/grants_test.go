@@ -40,7 +40,8 @@ func newGrantService(t *testing.T, edits ...func(*Config)) *Service {
 // userRequest is a request of a user of testAccount without policies.
 func userRequest(operation, name string) *Request {
 	r := newRequest(operation)
-	r.Caller = &policy.Caller{Principal: policy.Principal{Type: policy.IAMUser, ARN: "arn:aws:iam::" + testAccount + ":user/" + name, Account: testAccount}}
+	arn := "arn:aws:iam::" + testAccount + ":user/" + name
+	r.Caller = &policy.Caller{Principal: policy.Principal{Type: policy.IAMUser, ARN: arn, UserID: idOf(arn), Account: testAccount}}
 	return r
 }
 
@@ -70,6 +71,7 @@ func anyContext(random *rand.Rand, most int) map[string]string {
 func anyGrant(random *rand.Rand, n int) *Grant {
 	g := &Grant{Region: testRegion, Key: firstKey, Account: testAccount, Terms: policy.Grant{
 		ID: fmt.Sprintf("%064x", n), IssuingAccount: testAccount, GranteePrincipal: "arn:aws:iam::" + testAccount + ":user/u",
+		GranteeID: idOf("arn:aws:iam::" + testAccount + ":user/u"),
 	}}
 	for _, operation := range []string{"Encrypt", "Decrypt", "DescribeKey", "CreateGrant"} {
 		if random.IntN(2) == 0 {
@@ -322,7 +324,7 @@ func TestUnreadableDenies(t *testing.T) {
 			}
 			require.Equal(t, want, TypeOf(describe(t, s, "u")), "while all can be read")
 			s.keys.Forget(keyRecord(testRegion, firstKey))
-			s.shapes.Forget(grantedTo(testRegion, firstKey, userRequest("", "u").Caller.ARN) + "a/b/c/d")
+			s.shapes.Forget(grantedTo(testRegion, firstKey, userRequest("", "u").Caller.UserID) + "a/b/c/d")
 			prefix = test.prefix
 			require.ErrorIs(t, describe(t, s, "u"), errUnreadable)
 			require.Equal(t, InternalError, TypeOf(describe(t, s, "u")))

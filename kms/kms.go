@@ -41,6 +41,8 @@ type Config struct {
 	Day time.Duration
 	// Vault seals import tokens.
 	Vault hsm.Vault
+	// Principals tells who the users and roles are that key policies and grants name; zero knows none.
+	Principals Principals
 	// Budget is how often a key's material may encrypt before the service moves the key to fresh material; 0 means 2^31. At
 	// twice the budget the material encrypts no more.
 	Budget uint64
@@ -73,8 +75,8 @@ type Service struct {
 	// shapes and grants are those of principals, see grantindex.go.
 	shapes *store.Cache[[]shape]
 	grants *store.Cache[[]*policy.Grant]
-	// policies are compiled key policies by their text, and open one that allows everybody everything, see denied.
-	policies *lru.Cache[unique.Handle[string], *policy.Policy]
+	// policies are compiled key policies, and open one that allows everybody everything, see denied.
+	policies *lru.Cache[unique.Handle[ruled], *policy.Policy]
 	open     *policy.Policy
 	meter    *meter
 	making   *makings
@@ -105,6 +107,9 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Budget == 0 {
 		cfg.Budget = 1 << 31
 	}
+	if cfg.Principals.IDs == nil || cfg.Principals.ARNs == nil {
+		cfg.Principals = noPrincipals
+	}
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
@@ -123,7 +128,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	policies, err := lru.New[unique.Handle[string], *policy.Policy](cachedPolicies)
+	policies, err := lru.New[unique.Handle[ruled], *policy.Policy](cachedPolicies)
 	if err != nil {
 		return nil, err
 	}

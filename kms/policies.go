@@ -48,7 +48,7 @@ type ListKeyPoliciesOutput struct {
 	Truncated   bool
 }
 
-// GetKeyPolicy gives a key's policy, character for character as it was put.
+// GetKeyPolicy gives a key's policy, character for character as it was put but for principals who are gone or have another name.
 func (s *Service) GetKeyPolicy(ctx context.Context, r *Request, in *GetKeyPolicyInput) (*GetKeyPolicyOutput, error) {
 	key, err := s.inspect(ctx, r, actionGetKeyPolicy, in.KeyId)
 	if err != nil {
@@ -57,7 +57,11 @@ func (s *Service) GetKeyPolicy(ctx context.Context, r *Request, in *GetKeyPolicy
 	if err := checkPolicyName(in.PolicyName); err != nil {
 		return nil, err
 	}
-	return &GetKeyPolicyOutput{Policy: key.Policy, PolicyName: policyName}, nil
+	text, err := s.shownPolicy(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return &GetKeyPolicyOutput{Policy: text, PolicyName: policyName}, nil
 }
 
 // PutKeyPolicy puts a policy in the place of a key's. It refuses one that would keep the caller from putting the next,
@@ -70,15 +74,16 @@ func (s *Service) PutKeyPolicy(ctx context.Context, r *Request, in *PutKeyPolicy
 	if err := checkPolicyName(in.PolicyName); err != nil {
 		return nil, err
 	}
-	// Before the transaction, in which others wait: it depends on nothing that changes.
-	if err := s.checkPolicy(ctx, r, key, in.Policy, in.BypassPolicyLockoutSafetyCheck); err != nil {
+	// Before the transaction, in which others wait: whoever loses his name meanwhile could as well have lost it just after.
+	ids, err := s.checkPolicy(ctx, r, key, in.Policy, in.BypassPolicyLockoutSafetyCheck)
+	if err != nil {
 		return nil, err
 	}
 	return empty(s.change(ctx, key, func(now *Key) error {
 		if err := usable(r, actionPutKeyPolicy, now); err != nil {
 			return err
 		}
-		now.Policy = in.Policy
+		now.setPolicy(in.Policy, ids)
 		return nil
 	}))
 }
@@ -116,23 +121,34 @@ func checkPolicyName(name string) error {
 }
 
 // checkPolicy checks that a text can be the policy of a key, and unless told to bypass that check, that the caller could then
-// put another: as far as can be known of a request to come, and if it came as this one does. Whether the principals in it
-// exist is not checked yet.
-func (s *Service) checkPolicy(ctx context.Context, r *Request, key *Key, text string, bypass bool) error {
+// put another. It gives the bindings of the principals in it, who must exist: the caller must be allowed to put a policy, so
+// that nobody else learns whether they do.
+func (s *Service) checkPolicy(ctx context.Context, r *Request, key *Key, text string, bypass bool) (policy.Bindings, error) {
 	if len(text) > maxPolicy {
-		return Errorf(LimitExceeded, "The key policy has %d bytes; the maximum is %d.", len(text), maxPolicy)
+		return nil, Errorf(LimitExceeded, "The key policy has %d bytes; the maximum is %d.", len(text), maxPolicy)
 	}
 	compiled, err := policy.Load(policy.KeyPolicy, text)
 	var malformed policy.MalformedError
 	switch {
 	case errors.As(err, &malformed):
-		return Errorf(MalformedPolicyDocument, "%s", malformed)
+		return nil, Errorf(MalformedPolicyDocument, "%s", malformed)
 	case err != nil:
-		return err
-	case bypass:
-		return nil
+		return nil, err
 	}
-	asked := bypassAsked(bypass)
+	compiled, ids, err := s.bind(ctx, compiled)
+	if err == nil && !bypass {
+		err = s.checkLockOut(ctx, r, key, compiled)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+// checkLockOut checks that the caller could put another policy under a new one: as far as can be known of a request to come, and
+// if it came as this one does.
+func (s *Service) checkLockOut(ctx context.Context, r *Request, key *Key, compiled *policy.Policy) error {
+	asked := bypassAsked(false)
 	c := &circumstances{ctx: ctx, s: s, r: r, key: key, asked: &asked}
 	next := c.decide(actionPutKeyPolicy)
 	denied := policy.DecideByKeyPolicy(next, compiled, nil).Reason == policy.ResourceDenies

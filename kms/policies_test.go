@@ -16,7 +16,7 @@ const lockedOut = "The new key policy will not allow you to update the key polic
 func requestBy(t *testing.T, kind policy.PrincipalType, arn string) *Request {
 	t.Helper()
 	r := newRequest("PutKeyPolicy")
-	r.Caller = &policy.Caller{Principal: policy.Principal{Type: kind, ARN: arn, Account: testAccount}, Identity: []*policy.Policy{everything(t)}}
+	r.Caller = &policy.Caller{Principal: policy.Principal{Type: kind, ARN: arn, UserID: idOf(arn), Account: testAccount}, Identity: []*policy.Policy{everything(t)}}
 	if session, ok := strings.CutPrefix(arn, "arn:aws:sts::"+testAccount+":assumed-role/"); ok {
 		role, _, _ := strings.Cut(session, "/")
 		r.Caller.RoleARN = "arn:aws:iam::" + testAccount + ":role/" + role
@@ -64,7 +64,7 @@ func TestPolicyLockout(t *testing.T) {
 		{requestBy(t, policy.IAMUser, alice), allowing(alice, newTestKey(secondKey).ARN()), true},
 	} {
 		for bypass, locked := range map[bool]bool{false: test.locked, true: false} {
-			err := newService(t, fakeToken{}).checkPolicy(t.Context(), test.caller, key, test.policy, bypass)
+			_, err := newService(t, fakeToken{}).checkPolicy(t.Context(), test.caller, key, test.policy, bypass)
 			if locked {
 				requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
 				continue
@@ -128,8 +128,10 @@ func TestDefaultPolicy(t *testing.T) {
 		newRequest("CreateKey"), requestBy(t, policy.IAMUser, "arn:aws:iam::"+testAccount+":user/a"),
 		requestBy(t, policy.AssumedRole, "arn:aws:sts::"+testAccount+":assumed-role/r/s1"),
 	} {
-		require.NoError(t, s.checkPolicy(t.Context(), r, newTestKey(firstKey), defaultPolicy(testAccount), false))
+		ids, err := s.checkPolicy(t.Context(), r, newTestKey(firstKey), defaultPolicy(testAccount), false)
+		require.NoError(t, err)
+		require.Nil(t, ids)
 	}
-	err := s.checkPolicy(t.Context(), newRequest(""), newTestKey(firstKey), defaultPolicy(otherAccount), false)
+	_, err := s.checkPolicy(t.Context(), newRequest(""), newTestKey(firstKey), defaultPolicy(otherAccount), false)
 	requireError[Empty](t, nil, err, MalformedPolicyDocument, lockedOut)
 }

@@ -9,6 +9,7 @@ import (
 	"unique"
 
 	"hsmkms/hsm"
+	"hsmkms/policy"
 	"hsmkms/store"
 )
 
@@ -53,7 +54,9 @@ type Key struct {
 	Description string    `json:"description,omitempty"`
 	Created     time.Time `json:"created"`
 	Policy      string    `json:"policy"`
-	Tags        []Tag     `json:"tags,omitempty"`
+	// Principals says who the principals of Policy are.
+	Principals policy.Bindings `json:"principals,omitempty"`
+	Tags       []Tag           `json:"tags,omitempty"`
 	// Materials are the key materials, oldest first. One that waits for its rotation is the last.
 	Materials []Material `json:"materials,omitempty"`
 	// Deletion is when the key ends to exist, in the state PendingDeletion only.
@@ -64,6 +67,8 @@ type Key struct {
 	OnDemand int `json:"onDemand,omitempty"`
 
 	arn string // of a record that was read, see ARN
+	// ruling is the policy of a record that was read, see compiled.
+	ruling unique.Handle[ruled]
 	// due is when time changes the key by itself, see Key.at; zero if it does not.
 	due time.Time
 	// indexed is the record's entry in the index of what is due, as it stands in the store; "" if there is none.
@@ -120,7 +125,8 @@ func decodeKey(value []byte) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	key.Policy = unique.Make(key.Policy).Value() // most keys have the same one
+	key.setPolicy(key.Policy, key.Principals)
+	key.Policy = key.ruling.Value().text // most keys have the same one
 	key.arn, key.due, key.indexed = key.ARN(), key.nextChange(), key.dueEntry()
 	return key, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ func newService(t *testing.T, token hsm.Token, edits ...func(*Config)) *Service 
 	st, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "store.db")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, st.Close()) })
-	cfg := Config{Store: retryingStore{st}, Regions: map[string]Region{testRegion: {Token: token}}}
+	cfg := Config{Store: retryingStore{st}, Regions: map[string]Region{testRegion: {Token: token}}, Principals: everybody}
 	for _, edit := range edits {
 		edit(&cfg)
 	}
@@ -74,6 +75,50 @@ func newService(t *testing.T, token hsm.Token, edits ...func(*Config)) *Service 
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s
+}
+
+// everybody are Principals among whom there is somebody of every ARN.
+var everybody = Principals{
+	IDs: func(_ context.Context, arns []string) (policy.Bindings, error) {
+		ids := policy.Bindings{}
+		for _, arn := range arns {
+			ids[arn] = idOf(arn)
+		}
+		return ids, nil
+	},
+	ARNs: func(_ context.Context, ids []string) (map[string]string, error) {
+		arns := map[string]string{}
+		for _, id := range ids {
+			arns[id] = arnOf(id)
+		}
+		return arns, nil
+	},
+}
+
+const (
+	sessionARNs = "arn:aws:sts::" + testAccount + ":assumed-role/"
+	roleARNs    = "arn:aws:iam::" + testAccount + ":role/"
+)
+
+// idOf is the unique id of a principal. That of a session begins with that of its role, up to the colon.
+func idOf(arn string) string {
+	if session, ok := strings.CutPrefix(arn, sessionARNs); ok {
+		return "AROA" + strings.ReplaceAll(session, "/", ":")
+	}
+	if role, ok := strings.CutPrefix(arn, roleARNs); ok {
+		return "AROA" + role
+	}
+	return "AIDA" + arn
+}
+
+// arnOf is the reverse of idOf.
+func arnOf(id string) string {
+	if session, ok := strings.CutPrefix(id, "AROA"); ok && strings.Contains(id, ":") {
+		return sessionARNs + strings.ReplaceAll(session, ":", "/")
+	} else if ok {
+		return roleARNs + session
+	}
+	return strings.TrimPrefix(id, "AIDA")
 }
 
 // newTestKey makes the record of an Enabled symmetric key, whose material's id repeats the first digit of the key's.

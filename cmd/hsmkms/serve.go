@@ -20,7 +20,6 @@ import (
 	"hsmkms/api"
 	"hsmkms/audit"
 	"hsmkms/auth"
-	"hsmkms/hsm"
 	"hsmkms/iam"
 	"hsmkms/kms"
 	"hsmkms/store"
@@ -75,13 +74,18 @@ func serve(ctx context.Context, cfg *config) (err error) {
 		return err
 	}
 	defer func() { err = joinClose(err, func() error { return closeTrail(ctx, trail) }) }()
-	service, err := openService(ctx, cfg, rooms, vault, trail, log)
+	identities, err := iam.New(iam.Config{Store: rooms.store, Vault: vault, Log: log})
+	if err != nil {
+		return err
+	}
+	service, err := openService(ctx, cfg, rooms, kms.Config{
+		Vault: vault, Principals: kms.Principals{IDs: identities.Identify, ARNs: identities.ARNs}, Log: log,
+	}, trail)
 	if err != nil {
 		return err
 	}
 	defer service.Close()
-	identities, err := iam.New(iam.Config{Store: rooms.store, Vault: vault, Log: log})
-	if err != nil {
+	if err := errors.Join(identities.Upgrade(ctx), service.Upgrade(ctx)); err != nil {
 		return err
 	}
 	// What runs beside the requests ends after the last of them.
@@ -110,7 +114,8 @@ func serve(ctx context.Context, cfg *config) (err error) {
 	return listenAndServe(ctx, cfg, handlers{api: handler, admin: admin, socket: socket, tls: secure}, log)
 }
 
-func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault, trail *audit.Trail, log *slog.Logger) (*kms.Service, error) {
+// openService makes the service of a configuration, of which settings has what other rooms give.
+func openService(ctx context.Context, cfg *config, rooms *rooms, settings kms.Config, trail *audit.Trail) (*kms.Service, error) {
 	regions := map[string]kms.Region{}
 	for name, token := range rooms.tokens {
 		region := kms.Region{Token: token}
@@ -122,7 +127,7 @@ func openService(ctx context.Context, cfg *config, rooms *rooms, vault hsm.Vault
 		}
 		regions[name] = region
 	}
-	settings := kms.Config{Store: rooms.store, Regions: regions, Vault: vault, Budget: cfg.Budget, Log: log}
+	settings.Store, settings.Regions, settings.Budget = rooms.store, regions, cfg.Budget
 	if cfg.Dev != nil {
 		settings.Day = cfg.Dev.Day
 	}
