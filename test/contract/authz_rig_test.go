@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
@@ -91,6 +92,8 @@ type rig struct {
 	root    kmstest.Someone
 	account string
 	policy  *string // of the keys; nil for the default one
+	// bystander is the ARN of a user, see somebody.
+	bystander string
 }
 
 func (g *rig) arn(resource string) string {
@@ -135,12 +138,29 @@ func (g *rig) alias(key string) string {
 	return name
 }
 
+// somebody gives the ARN of a user of whom no more is needed than that it exists.
+func (g *rig) somebody() string {
+	g.t.Helper()
+	if g.bystander == "" {
+		g.newUser("somebody")
+		g.bystander = g.userARN("somebody")
+	}
+	return g.bystander
+}
+
+// newUser makes a user without access keys.
+func (g *rig) newUser(name string) {
+	g.t.Helper()
+	_, err := g.root.IAM.CreateUser(g.t.Context(), &iam.CreateUserInput{UserName: &name})
+	require.NoError(g.t, err)
+}
+
 func (g *rig) grant(key string, operations ...string) (id, token string) {
 	g.t.Helper()
 	if len(operations) == 0 {
 		operations = []string{"Decrypt"}
 	}
-	answer := g.s.PostAs(g.t, g.root, "CreateGrant", object(g.t, "KeyId", key, "GranteePrincipal", "arn:aws:iam::"+g.account+":user/nobody", "Operations", operations))
+	answer := g.s.PostAs(g.t, g.root, "CreateGrant", object(g.t, "KeyId", key, "GranteePrincipal", g.somebody(), "Operations", operations))
 	require.Equal(g.t, http.StatusOK, answer.Status, answer.Body)
 	body := answer.JSON(g.t)
 	return body["GrantId"].(string), body["GrantToken"].(string)

@@ -74,7 +74,7 @@ func TestCreateGrant(t *testing.T) {
 	require.Equal(t, id, again())
 	ids := map[string]bool{id: true}
 	for _, other := range [][]any{
-		{"Name", "two"}, {"Operations", []string{"Encrypt", "Decrypt"}}, {"RetiringPrincipal", arn}, {"GranteePrincipal", g.userARN("another")},
+		{"Name", "two"}, {"Operations", []string{"Encrypt", "Decrypt"}}, {"RetiringPrincipal", arn}, {"GranteePrincipal", g.somebody()},
 		{"Constraints", members{"EncryptionContextEquals": members{"Tenant": "blue"}}}, {"Constraints", members{"EncryptionContextSubset": members{"Tenant": "red"}}},
 	} {
 		ids[again(other...)] = true

@@ -72,7 +72,8 @@ func TestRoles(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.UntagRole(ctx, &iam.UntagRoleInput{RoleName: name, TagKeys: []string{"a"}})
 	require.NoError(t, err)
-	other := trusting(kmstest.IAMARN("user/somebody"))
+	one().NewUser(t, "roles-somebody", "")
+	other := trusting(kmstest.IAMARN("user/roles-somebody"))
 	_, err = client.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: &other})
 	require.NoError(t, err)
 	got, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: name})
@@ -101,8 +102,8 @@ func TestRoles(t *testing.T) {
 
 func TestAssumeRole(t *testing.T) {
 	s, ctx := one(), t.Context()
-	arn := newRole(t, s, "assumed", trusting(kmstest.IAMARN("user/assumer")), kmstest.Statement("Allow", "", "iam:GetRole", "*"))
 	who := s.NewUser(t, "assumer", "")
+	arn := newRole(t, s, "assumed", trusting(kmstest.IAMARN("user/assumer")), kmstest.Statement("Allow", "", "iam:GetRole", "*"))
 	session, out := assume(t, s, who, arn, "work", func(in *sts.AssumeRoleInput) { in.DurationSeconds = aws.Int32(900) })
 	require.Equal(t, "arn:aws:sts::"+kmstest.Account+":assumed-role/assumed/work", *out.AssumedRoleUser.Arn)
 	require.Regexp(t, `^AROA[A-Z2-7]{17}:work$`, *out.AssumedRoleUser.AssumedRoleId)
@@ -180,8 +181,8 @@ func TestWhoMayAssumeRoles(t *testing.T) {
 // TestSessionPolicies narrows sessions by an inline and a managed policy.
 func TestSessionPolicies(t *testing.T) {
 	s, ctx := one(), t.Context()
-	arn := newRole(t, s, "narrowed", trusting(kmstest.IAMARN("user/narrower")), kmstest.Statement("Allow", "", "iam:*", "*"))
 	who := s.NewUser(t, "narrower", "")
+	arn := newRole(t, s, "narrowed", trusting(kmstest.IAMARN("user/narrower")), kmstest.Statement("Allow", "", "iam:*", "*"))
 	only := kmstest.Statement("Allow", "", "iam:ListUsers", "*")
 	session, out := assume(t, s, who, arn, "inline", func(in *sts.AssumeRoleInput) { in.Policy = &only })
 	_, err := session.IAM.ListUsers(ctx, &iam.ListUsersInput{})
@@ -211,10 +212,11 @@ func TestRoleChain(t *testing.T) {
 	trust := func(principal string) string {
 		return `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + principal + `"},"Action":["sts:AssumeRole","sts:TagSession","sts:SetSourceIdentity"]}}`
 	}
+	who := s.NewUser(t, "chainer", "")
 	first := newRole(t, s, "chain-first", trust(kmstest.IAMARN("user/chainer")), "")
 	second := newRole(t, s, "chain-second", trust(first), `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:ListUsers","Resource":"*",
 		"Condition":{"StringEquals":{"aws:PrincipalTag/keep":"yes","aws:SourceIdentity":"me"},"Null":{"aws:PrincipalTag/drop":"true"}}}}`)
-	session, _ := assume(t, s, s.NewUser(t, "chainer", ""), first, "one", func(in *sts.AssumeRoleInput) {
+	session, _ := assume(t, s, who, first, "one", func(in *sts.AssumeRoleInput) {
 		in.Tags = []ststypes.Tag{{Key: aws.String("keep"), Value: aws.String("yes")}, {Key: aws.String("drop"), Value: aws.String("yes")}}
 		in.TransitiveTagKeys, in.SourceIdentity = []string{"keep"}, aws.String("me")
 	})

@@ -1,6 +1,8 @@
 package contract
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -152,10 +154,8 @@ func TestTrustPoliciesMeanWhoThereWas(t *testing.T) {
 	session, _ := assume(t, s, alice, first, "one")
 	refused := func(who kmstest.Someone, role string) {
 		t.Helper()
-		_, err := who.STS.AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &role, RoleSessionName: &role})
-		require.Error(t, err)
 		name := "again"
-		_, err = who.STS.AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &role, RoleSessionName: &name})
+		_, err := who.STS.AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &role, RoleSessionName: &name})
 		require.ErrorContains(t, err, "is not authorized to perform: sts:AssumeRole")
 	}
 	assume(t, s, alice, byUser, "one")
@@ -175,4 +175,144 @@ func TestTrustPoliciesMeanWhoThereWas(t *testing.T) {
 	_, err = g.root.IAM.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: &trust})
 	require.NoError(t, err)
 	assume(t, s, alice, byUser, "one")
+}
+
+// TestGoneAreShownById reads policies and grants whose principals are deleted, made again, or have another name.
+func TestGoneAreShownById(t *testing.T) {
+	g := newRig(t, one())
+	_, alice := g.user("alice")
+	_, bob := g.user("bob")
+	ids := []string{g.userID("alice"), g.userID("bob")}
+	newRoleOf(t, g.root, "trusting", trusting(alice), "")
+	text := func(first, second string) string {
+		return ` { "Version":"2012-10-17", "Id": "` + alice + `", "Statement" : [ {"Sid":"` + alice + `", "Effect":"Allow", "Principal":{"AWS":[ "` +
+			first + `" ,` + "\n\t" + `"` + g.account + `"]}, "Action":["kms:*"],"Resource":"*",
+			"Condition":{"ArnNotLike":{"aws:PrincipalArn":["` + alice + `"]}}},
+			{"Effect":"Deny","NotPrincipal":{"AWS":["` + first + `","` + second + `","` + g.account + `"]},"Action":"kms:GetKeyRotationStatus", "Resource" :"*"} ] }`
+	}
+	key := g.key()
+	g.putPolicy(key, text(alice, bob))
+	id := g.do("CreateGrant", "GrantId", "KeyId", key, "GranteePrincipal", alice, "RetiringPrincipal", bob, "Operations", []string{"Encrypt"})
+	shown := func(policy string, grantee, retiring, trust string) {
+		t.Helper()
+		require.Equal(t, policy, g.do("GetKeyPolicy", "Policy", "KeyId", key))
+		for _, pairs := range [][]any{{"KeyId", key}, {"KeyId", key, "GrantId", id}} {
+			grants := list(t, g.as(g.root, "ListGrants", pairs...).JSON(t), "Grants")
+			require.Len(t, grants, 1)
+			require.Equal(t, []any{grantee, retiring}, []any{grants[0]["GranteePrincipal"], grants[0]["RetiringPrincipal"]})
+		}
+		name := "trusting"
+		got, err := g.root.IAM.GetRole(t.Context(), &iam.GetRoleInput{RoleName: &name})
+		require.NoError(t, err)
+		require.Equal(t, trusting(trust), unescaped(t, got.Role.AssumeRolePolicyDocument))
+	}
+	shown(text(alice, bob), alice, bob, alice)
+	name, other := "bob", "robert"
+	_, err := g.root.IAM.UpdateUser(t.Context(), &iam.UpdateUserInput{UserName: &name, NewUserName: &other})
+	require.NoError(t, err)
+	shown(text(alice, g.userARN(other)), alice, g.userARN(other), alice)
+	g.deleteUser("alice")
+	g.deleteUser(other)
+	shown(text(ids[0], ids[1]), ids[0], ids[1], ids[0])
+	g.user("alice")
+	g.user("bob")
+	shown(text(ids[0], ids[1]), ids[0], ids[1], ids[0])
+	require.Len(t, list(t, g.as(g.root, "ListGrants", "KeyId", key, "GranteePrincipal", ids[0]).JSON(t), "Grants"), 1)
+	require.Empty(t, list(t, g.as(g.root, "ListGrants", "KeyId", key, "GranteePrincipal", alice).JSON(t), "Grants"))
+
+	// What is shown cannot be put again.
+	requireCode(t, g.as(g.root, "PutKeyPolicy", "KeyId", key, "Policy", g.do("GetKeyPolicy", "Policy", "KeyId", key), "BypassPolicyLockoutSafetyCheck", true),
+		"MalformedPolicyDocumentException")
+	trust := trusting(ids[0])
+	trusted := "trusting"
+	_, err = g.root.IAM.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &trusted, PolicyDocument: &trust})
+	kmstest.RequireError(t, err, "MalformedPolicyDocument", `Invalid principal in policy: "AWS":"`+ids[0]+`"`)
+	g.putPolicy(key, text(alice, bob))
+	shown(text(alice, bob), ids[0], ids[1], ids[0])
+}
+
+// TestSessionsOfGoneRolesAreShownById is TestGoneAreShownById for a session.
+func TestSessionsOfGoneRolesAreShownById(t *testing.T) {
+	g := newRig(t, one())
+	newRoleOf(t, g.root, "worker", trusting(g.account), "")
+	name := "worker"
+	role, err := g.root.IAM.GetRole(t.Context(), &iam.GetRoleInput{RoleName: &name})
+	require.NoError(t, err)
+	session := "arn:aws:sts::" + g.account + ":assumed-role/worker/never-begun"
+	key := g.key()
+	text := g.keeping(allow("kms:Encrypt", "*").with("Principal", members{"AWS": session}))
+	g.putPolicy(key, text)
+	require.Equal(t, text, g.do("GetKeyPolicy", "Policy", "KeyId", key))
+	g.deleteRole("worker")
+	newRoleOf(t, g.root, "worker", trusting(g.account), "")
+	require.Equal(t, strings.Replace(text, session, *role.Role.RoleId+":never-begun", 1), g.do("GetKeyPolicy", "Policy", "KeyId", key))
+}
+
+// TestPrincipalsMustExist names users, roles and sessions that there are not, with every operation that takes principals.
+func TestPrincipalsMustExist(t *testing.T) {
+	g, w := newRig(t, one()), newStranger(t, one())
+	g.newUser("alice")
+	newRoleOf(t, g.root, "worker", trusting(g.account), "")
+	key := g.key()
+	const iamARN, stsARN = "arn:aws:iam::", "arn:aws:sts::"
+	exist := []string{
+		g.userARN("alice"), iamARN + g.account + ":role/worker", stsARN + g.account + ":assumed-role/worker/s1", w.arn, iamARN + "999999999999:root",
+	}
+	missing := []string{
+		g.userARN("bob"), g.userARN("Alice"), g.userARN("path/alice"), g.userARN("worker"), iamARN + g.account + ":role/alice",
+		stsARN + g.account + ":assumed-role/alice/s1", iamARN + w.account + ":user/alice", iamARN + "999999999999:user/alice",
+		iamARN + "999999999999:role/worker", g.userID("alice"),
+	}
+	try := func(principal string, exists bool) {
+		t.Helper()
+		text := g.keeping(allow("kms:Encrypt", "*").with("Principal", members{"AWS": []string{g.account, principal}}))
+		trust := trusting(principal)
+		role := "new"
+		_, created := g.root.IAM.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: &trust})
+		worker := "worker"
+		_, updated := g.root.IAM.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &worker, PolicyDocument: &trust})
+		answers := map[string]kmstest.Answer{
+			"PutKeyPolicy": g.as(g.root, "PutKeyPolicy", "KeyId", key, "Policy", text), "CreateKey": g.as(g.root, "CreateKey", "Policy", text),
+			"grantee":  g.as(g.root, "CreateGrant", "KeyId", key, "GranteePrincipal", principal, "Operations", []string{"Encrypt"}),
+			"retiring": g.as(g.root, "CreateGrant", "KeyId", key, "GranteePrincipal", g.userARN("alice"), "RetiringPrincipal", principal, "Operations", []string{"Encrypt"}),
+		}
+		if exists {
+			require.NoError(t, errors.Join(created, updated), principal)
+			g.deleteRole(role)
+			for _, answer := range answers {
+				requireCode(t, answer, "")
+			}
+			return
+		}
+		for _, err := range []error{created, updated} {
+			kmstest.RequireError(t, err, "MalformedPolicyDocument", `Invalid principal in policy: "AWS":"`+principal+`"`)
+		}
+		for operation, answer := range answers {
+			if operation == "PutKeyPolicy" || operation == "CreateKey" {
+				answer.RequireRefusal(t, "MalformedPolicyDocumentException", "Policy contains a statement with one or more invalid principals.")
+			} else {
+				answer.RequireRefusal(t, "InvalidArnException", "ARN does not refer to a valid principal: "+principal)
+			}
+		}
+	}
+	for _, principal := range exist {
+		try(principal, true)
+	}
+	for _, principal := range missing {
+		try(principal, false)
+	}
+
+	// Who may not make the request is not told who exists.
+	who, _ := g.user("eve")
+	for _, principal := range []string{exist[0], missing[0]} {
+		text := g.keeping(allow("kms:Encrypt", "*").with("Principal", members{"AWS": principal}))
+		trust, role := trusting(principal), "worker"
+		requireCode(t, g.as(who, "PutKeyPolicy", "KeyId", key, "Policy", text), denied)
+		requireCode(t, g.as(who, "CreateKey", "Policy", text), denied)
+		requireCode(t, g.as(who, "CreateGrant", "KeyId", key, "GranteePrincipal", principal, "Operations", []string{"Encrypt"}), denied)
+		_, err := who.IAM.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: &trust})
+		require.ErrorContains(t, err, "AccessDenied")
+		_, err = who.IAM.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: &trust})
+		require.ErrorContains(t, err, "AccessDenied")
+	}
 }
