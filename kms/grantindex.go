@@ -16,10 +16,11 @@ import (
 //
 //	granted/<region>/<key id>/<grantee>/<shape>/<values>/<operations>/<grant id>    nothing
 //
-// <grantee> stands for the unique id of the principal (see Grant.grantee), <shape> stands for the kind of the constraint and the keys that are in it, <values> for these keys with their values, and
-// <operations> for the operations. Of grants that differ in nothing but their ids and names, which come to the same place,
-// one is enough for a decision. A decision knows the few shapes that a grantee's grants have, takes the values of their keys
-// from the encryption context of the request, and looks there; what it finds is still to be decided about.
+// <grantee> stands for the unique id of the principal (see Grant.grantee), <shape> for the kind of the constraint and the keys
+// that are in it, <values> for these keys with their values, and <operations> for the operations. Of grants that differ in
+// nothing but their ids and names, which come to the same place, one is enough for a decision. A decision knows the few shapes
+// that a grantee's grants have, takes the values of their keys from the encryption context of the request, and looks there;
+// what it finds is still to be decided about.
 //
 // A grant with a constraint can also be for DescribeKey, to which constraints do not apply. It then has a second entry,
 // among the grants without one.
@@ -212,6 +213,9 @@ func (s *Service) grantsTo(ctx context.Context, request *policy.Request, key *Ke
 		}
 	}
 	for _, subject := range subjects(&request.Caller.Principal) {
+		if subject == "" {
+			continue
+		}
 		grants, err := s.grantsOf(ctx, request, grantedTo(key.Region, key.ID, subject))
 		if err != nil {
 			return nil, err

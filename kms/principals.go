@@ -142,17 +142,13 @@ func (s *Service) subject(ctx context.Context, principal string) (string, error)
 	return ids[principal], nil
 }
 
-// subjects are what the indexes have for those who are meant by grants to a caller: himself, his role and his account.
-func subjects(caller *policy.Principal) []string {
+// subjects are what the indexes have for a caller: for himself, for his role, and for his account; "" for what he is not.
+func subjects(caller *policy.Principal) [3]string {
 	account := rootARN(caller.Account)
-	switch caller.Type {
-	case policy.Root:
-		return []string{account}
-	case policy.AssumedRole:
-		return []string{caller.UserID, caller.RoleID(), account}
-	default:
-		return []string{caller.UserID, account}
+	if caller.Type == policy.Root {
+		return [...]string{"", "", account}
 	}
+	return [...]string{caller.UserID, caller.RoleID(), account}
 }
 
 // entries describes grants for a list. Of principals who are gone it has the unique ids.
