@@ -1,8 +1,9 @@
 // Package policy knows who may ask for what: the IAM policy language and KMS grants, evaluated. It is pure: no clock, no
 // I/O, no knowledge of HTTP or of keys.
 //
-// Text becomes a Policy (Load), and a Request is decided by the policies of its Caller and of the resource:
-// DecideByKeyPolicy, DecideByTrust, DecideByIdentity, DecideRetire. What goes wrong on the way denies.
+// Text becomes a Policy (Load), those whom it names by ARN are bound to it by their unique ids (Policy.Bind), and a Request is
+// decided by the policies of its Caller and of the resource: DecideByKeyPolicy, DecideByTrust, DecideByIdentity, DecideRetire.
+// What goes wrong on the way denies.
 package policy
 
 import "time"
