@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -23,10 +24,7 @@ func text[T ~string](key policy.ConditionKey, value T) given {
 
 // cryptographicAsked is asked for an operation with an encryption algorithm, and values of other condition keys.
 func cryptographicAsked(algorithm hsm.Algorithm, context map[string]string, tokens []string, values []given) asked {
-	if algorithm == "" {
-		algorithm = hsm.SymmetricDefault
-	}
-	return asked{context: context, tokens: tokens, values: append(values, text(policy.KeyEncryptionAlgorithm, algorithm))}
+	return asked{context: context, tokens: tokens, algorithm: cmp.Or(algorithm, hsm.SymmetricDefault), values: values}
 }
 
 // circumstances are what is decided about, with the values of condition keys for one request and, unless it is about none, one
@@ -67,6 +65,8 @@ func (c *circumstances) Value(key policy.ConditionKey, name string) policy.Value
 		}
 	}
 	switch key {
+	case policy.KeyEncryptionAlgorithm:
+		return policy.Optional(string(c.algorithm))
 	case policy.KeyRequestTag:
 		return tagValue(c.tags, name)
 	case policy.KeyTagKeys:
