@@ -114,7 +114,7 @@ func (in *AssumeRoleInput) check(r *Request) error {
 	if in.Policy == "" {
 		return nil
 	}
-	return checkDocument(in.Policy)
+	return checkDocument(policy.IdentityPolicy, in.Policy)
 }
 
 func (in *AssumeRoleInput) duration() time.Duration {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hsmkms/policy"
 	"hsmkms/store"
 )
 
@@ -77,7 +78,7 @@ func checkManaged(document string) error {
 	if size(document) > maxManaged {
 		return errorf(LimitExceeded, "Cannot exceed quota for PolicySize: %d", maxManaged)
 	}
-	return checkDocument(document)
+	return checkDocument(policy.ManagedPolicy, document)
 }
 
 // describe describes a policy that some entities have among their policies, and others for their boundary.

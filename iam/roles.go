@@ -52,8 +52,7 @@ func checkTrust(document string) error {
 	if size(document) > maxTrust {
 		return errorf(LimitExceeded, "Cannot exceed quota for ACLSizePerRole: %d", maxTrust)
 	}
-	_, err := policy.Load(policy.TrustPolicy, document)
-	return malformed(err)
+	return checkDocument(policy.TrustPolicy, document)
 }
 
 // GetRoleInput is the request of GetRole.

@@ -65,7 +65,7 @@ func newRule(s *Statement, d *Document) (rule, error) {
 		compiled.lasting = compiled.lasting && t.lasting()
 	}
 	for i := range s.Conditions {
-		c, err := newCondition(&s.Conditions[i], d.Version)
+		c, err := newCondition(&s.Conditions[i], d)
 		if err != nil {
 			return rule{}, err
 		}
