@@ -144,12 +144,12 @@ func (s *Service) ListRolePolicies(ctx context.Context, r *Request, in *ListRole
 }
 
 func (s *Service) listPolicyNames(ctx context.Context, r *Request, k kind, name, marker string, maxItems *int32) (*ListPolicyNamesOutput, error) {
-	p, err := newPage(r.Operation+" "+name, marker, maxItems)
-	if err != nil {
-		return nil, err
-	}
 	out := &ListPolicyNamesOutput{}
 	return out, s.view(ctx, r, k, name, func(_ store.Reader, e *entity) error {
+		p, err := newPage(r.Operation+" "+name, marker, maxItems)
+		if err != nil {
+			return err
+		}
 		out.PolicyNames = cut(p, slices.Sorted(maps.Keys(e.Inline)), identical)
 		out.Marker, out.IsTruncated = p.next, p.next != ""
 		return nil
