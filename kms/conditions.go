@@ -23,9 +23,6 @@ func text[T ~string](key policy.ConditionKey, value T) given {
 
 // cryptographicAsked is asked for an operation with an encryption algorithm, and values of other condition keys.
 func cryptographicAsked(algorithm hsm.Algorithm, context map[string]string, tokens []string, values []given) asked {
-	if algorithm == "" {
-		algorithm = hsm.SymmetricDefault
-	}
 	return asked{context: context, tokens: tokens, values: append(values, text(policy.KeyEncryptionAlgorithm, algorithm))}
 }
 
