@@ -85,10 +85,15 @@ func noGrant(id string) error {
 	return Errorf(NotFound, "Grant '%s' does not exist", id)
 }
 
-// checkGrantID refuses what cannot be the id of a grant.
-func checkGrantID(id string) error {
+// isGrantID tells what could be the id of a grant.
+func isGrantID(id string) bool {
 	raw, err := hex.DecodeString(id)
-	if err != nil || len(raw) != grantIDSize || hex.EncodeToString(raw) != id {
+	return err == nil && len(raw) == grantIDSize && hex.EncodeToString(raw) == id
+}
+
+// checkGrantID refuses what could not.
+func checkGrantID(id string) error {
+	if !isGrantID(id) {
 		return Errorf(InvalidGrantID, "Invalid grant ID: %s", id)
 	}
 	return nil

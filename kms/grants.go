@@ -328,7 +328,7 @@ func (s *Service) listGrants(ctx context.Context, p *page, record func(id string
 
 // grant reads a grant; nil if there is none.
 func (s *Service) grant(ctx context.Context, region, key, id string) (g *Grant, err error) {
-	if checkGrantID(id) != nil { // it could name another record
+	if !isGrantID(id) { // it could name another record
 		return nil, nil
 	}
 	err = s.cfg.Store.View(ctx, func(r store.Reader) (err error) {

@@ -226,7 +226,7 @@ func TestPackedPolicySize(t *testing.T) {
 		{func(in *sts.AssumeRoleInput) { in.Policy, in.Tags = &policy, []ststypes.Tag{tag(205)} }, aws.Int32(int32((len(policy)+205)*100/2048 + 1))},
 	} {
 		_, out := assume(t, s, who, arn, "packed", test.edit)
-		require.Equal(t, test.want, out.PackedPolicySize)
+		require.Equal(t, test.want, out.PackedPolicySize) //nolint:staticcheck // SDKs that are newer than the model advise another
 	}
 }
 
@@ -244,7 +244,7 @@ func TestRoleChain(t *testing.T) {
 		in.TransitiveTagKeys, in.SourceIdentity = []string{"keep"}, aws.String("me")
 	})
 	next, out := assume(t, s, session, second, "two")
-	require.Nil(t, out.PackedPolicySize, "tags that go on are not of the request")
+	require.Nil(t, out.PackedPolicySize, "tags that go on are not of the request") //nolint:staticcheck // as above
 	require.Equal(t, "me", *out.SourceIdentity)
 	_, err := next.IAM.ListUsers(t.Context(), &iam.ListUsersInput{})
 	require.NoError(t, err)
