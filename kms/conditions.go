@@ -1,13 +1,11 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 
-	"hsmkms/hsm"
 	"hsmkms/policy"
 )
 
@@ -20,11 +18,6 @@ type given struct {
 // text is given for a key with one text; a request that leaves it out has no value.
 func text[T ~string](key policy.ConditionKey, value T) given {
 	return given{key, policy.Optional(string(value))}
-}
-
-// cryptographicAsked is asked for an operation with an encryption algorithm, and values of other condition keys.
-func cryptographicAsked(algorithm hsm.Algorithm, context map[string]string, tokens []string, values []given) asked {
-	return asked{context: context, tokens: tokens, algorithm: cmp.Or(algorithm, hsm.SymmetricDefault), values: values}
 }
 
 // circumstances are what is decided about, with the values of condition keys for one request and, unless it is about none, one

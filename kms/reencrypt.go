@@ -38,6 +38,8 @@ type ReEncryptOutput struct {
 //
 // The source is judged before the destination, each for its own permission, state and algorithm.
 func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput) (*ReEncryptOutput, error) {
+	chosen(&in.SourceEncryptionAlgorithm)
+	chosen(&in.DestinationEncryptionAlgorithm)
 	from, to, err := s.ends(ctx, r, in)
 	if err != nil {
 		return nil, err
