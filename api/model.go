@@ -90,6 +90,7 @@ type shape struct {
 	Fault             bool                 `json:"fault"`
 	Deprecated        bool                 `json:"deprecated"`
 	DeprecatedMessage string               `json:"deprecatedMessage"`
+	Box               bool                 `json:"box"` // for SDKs: a value that is left out is not the zero value
 	Error             *errorTrait          `json:"error"`
 
 	// pattern is Pattern compiled to match a whole string; nil where there is none.

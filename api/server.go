@@ -97,7 +97,8 @@ func NewServer(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.router = mux.NewRouter().SkipClean(true)
-	s.router.Methods(http.MethodPost).Path("/").HandlerFunc(s.handle)
+	isRoot := func(r *http.Request, _ *mux.RouteMatch) bool { return r.URL.Path == "/" } // Path would do it with a regular expression
+	s.router.Methods(http.MethodPost).MatcherFunc(isRoot).HandlerFunc(s.handle)
 	s.router.NotFoundHandler = http.HandlerFunc(s.handleOther)
 	s.router.MethodNotAllowedHandler = s.router.NotFoundHandler
 	return s, nil
@@ -280,12 +281,11 @@ func (s *Server) answer(w http.ResponseWriter, x *exchange, out *bytes.Buffer) {
 		x.service.writeError(out, result, x.request.ID)
 	}
 	header := w.Header()
-	header["X-Amzn-Requestid"] = []string{x.request.ID}
-	header["Content-Type"] = []string{contentType}
+	values := []string{x.request.ID, contentType, strconv.Itoa(out.Len())} // in one piece of memory
 	if x.service.model.query() {
-		header["Content-Type"] = []string{xmlType}
+		values[1] = xmlType
 	}
-	header["Content-Length"] = []string{strconv.Itoa(out.Len())}
+	header["X-Amzn-Requestid"], header["Content-Type"], header["Content-Length"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if kms.TypeOf(x.err) == kms.RequestEntityTooLarge {
 		header["Connection"] = []string{"close"} // or net/http would wait for the rest before it answers
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 )
@@ -24,6 +25,9 @@ type Position struct {
 }
 
 func (p Position) String() string { return strconv.FormatUint(p.Sequence, 10) + ":" + p.Hash.String() }
+
+// LogValue implements slog.LogValuer: a log shows the text form.
+func (p Position) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
 // ParsePosition reads the text form of a Position.
 func ParsePosition(text string) (Position, error) {

@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -35,6 +37,13 @@ func TestPositionText(t *testing.T) {
 		_, err := ParsePosition(text)
 		require.Error(t, err, text)
 	}
+}
+
+func TestPositionInALog(t *testing.T) {
+	var out bytes.Buffer
+	p := Position{Sequence: 17, Hash: Hash{0xab}}
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("", "last", p)
+	require.Contains(t, out.String(), `"last":"`+p.String()+`"`)
 }
 
 func TestMarksRoundTrip(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +136,61 @@ func TestDeliver(t *testing.T) {
 	require.Equal(t, uint64(1), trail.Status().Lost)
 	require.NoError(t, os.Rename(dir+".away", dir))
 	require.NoError(t, trail.Deliver(t.Context(), reEncrypt(1)))
+}
+
+// stopping is a clock that can be stopped: who asks then is told so, and waits.
+type stopping struct {
+	stopped atomic.Pointer[chan struct{}]
+	asked   chan struct{}
+}
+
+func (c *stopping) now() time.Time {
+	if stopped := c.stopped.Load(); stopped != nil {
+		c.asked <- struct{}{}
+		<-*stopped
+	}
+	return time.Now()
+}
+
+// stop stops the clock. It runs again with the function that is returned.
+func (c *stopping) stop() (run func()) {
+	stopped := make(chan struct{})
+	c.stopped.Store(&stopped)
+	return func() { c.stopped.Store(nil); close(stopped) }
+}
+
+// TestDeliverDoesNotWrite has a write hang, where callers may write themselves: who records is in the write, and so comes back when it
+// ends; who delivers is not, and comes back when the context ends. The record is in the trail all the same.
+func TestDeliverDoesNotWrite(t *testing.T) {
+	clock := &stopping{asked: make(chan struct{}, 10)}
+	trail := open(t, Config{Dir: t.TempDir(), Clock: clock.now})
+	for i, test := range []struct {
+		enter  func(context.Context, *Event) error
+		writes bool
+	}{{trail.Record, true}, {trail.Deliver, false}} {
+		run := clock.stop()
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan error, 1)
+		go func() { result <- test.enter(ctx, reEncrypt(i)) }()
+		<-clock.asked // by the write
+		cancel()
+		if test.writes {
+			time.Sleep(10 * time.Millisecond)
+			require.Empty(t, result)
+		} else {
+			select {
+			case err := <-result:
+				require.ErrorIs(t, err, context.Canceled)
+			case <-time.After(10 * time.Second):
+				t.Error("it is in the write")
+			}
+		}
+		run()
+		if test.writes {
+			require.NoError(t, <-result)
+		}
+		require.Eventually(t, func() bool { return trail.Status().Last.Sequence == uint64(i+2) }, 10*time.Second, time.Millisecond)
+	}
 }
 
 // TestFullQueue has more callers wait than the queue holds; none of them waits longer than its context.

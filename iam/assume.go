@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"hsmkms/policy"
 	"hsmkms/store"
@@ -95,10 +96,6 @@ func (in *AssumeRoleInput) check(r *Request) error {
 	if err := checkMFA(in.SerialNumber, in.TokenCode); err != nil {
 		return err
 	}
-	characters := len([]rune(in.Policy))
-	for _, p := range in.PolicyArns {
-		characters += len(p.Arn)
-	}
 	switch {
 	case r.Caller.Type == policy.Root:
 		return errorf(AccessDenied, "Roles may not be assumed by root accounts.")
@@ -106,7 +103,7 @@ func (in *AssumeRoleInput) check(r *Request) error {
 		return errorf(ValidationError, "ProvidedContexts are not supported.")
 	case len(in.PolicyArns) > maxSessionARNs:
 		return errorf(ValidationError, "1 validation error detected: Value at 'policyArns' failed to satisfy constraint: Member must have length less than or equal to %d", maxSessionARNs)
-	case characters > maxSessionPolicy:
+	case in.policies() > maxSessionPolicy:
 		return errorf(ValidationError, "1 validation error detected: Value at 'policy' failed to satisfy constraint: Member must have length less than or equal to %d", maxSessionPolicy)
 	case r.Caller.Type == policy.AssumedRole && in.duration() > longestChain*time.Second:
 		return errorf(ValidationError, "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining")
@@ -114,7 +111,29 @@ func (in *AssumeRoleInput) check(r *Request) error {
 	if in.Policy == "" {
 		return nil
 	}
-	return checkDocument(in.Policy)
+	return checkDocument(policy.IdentityPolicy, in.Policy)
+}
+
+// policies counts the characters of the session policies, inline and ARNs together.
+func (in *AssumeRoleInput) policies() int {
+	n := utf8.RuneCountInString(in.Policy)
+	for _, p := range in.PolicyArns {
+		n += len(p.Arn)
+	}
+	return n
+}
+
+// packed is how much of what session policies may have those of the request and its tags have, in percent; nil if it has neither.
+func (in *AssumeRoleInput) packed() *int32 {
+	n := in.policies()
+	for _, tag := range in.Tags {
+		n += utf8.RuneCountInString(tag.Key) + utf8.RuneCountInString(tag.Value)
+	}
+	if n == 0 {
+		return nil
+	}
+	percent := int32(min(100, (n*100+maxSessionPolicy-1)/maxSessionPolicy))
+	return &percent
 }
 
 func (in *AssumeRoleInput) duration() time.Duration {
@@ -238,17 +257,8 @@ func (in *AssumeRoleInput) actions(r *Request) []string {
 
 // answer describes the session, without its credentials.
 func (in *AssumeRoleInput) answer(e *entity, next *session) *AssumeRoleOutput {
-	out := &AssumeRoleOutput{
-		AssumedRoleUser: &AssumedRoleUser{Arn: sessionARN(e, next.Name), AssumedRoleId: e.ID + ":" + next.Name},
-		SourceIdentity:  next.SourceIdentity,
+	return &AssumeRoleOutput{
+		AssumedRoleUser:  &AssumedRoleUser{Arn: sessionARN(e, next.Name), AssumedRoleId: e.ID + ":" + next.Name},
+		PackedPolicySize: in.packed(), SourceIdentity: next.SourceIdentity,
 	}
-	characters := len(in.Policy)
-	for _, arn := range next.PolicyARNs {
-		characters += len(arn)
-	}
-	if characters > 0 {
-		percent := int32(min(100, (characters*100+maxSessionPolicy-1)/maxSessionPolicy))
-		out.PackedPolicySize = &percent
-	}
-	return out
 }

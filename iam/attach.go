@@ -127,12 +127,12 @@ func (s *Service) ListAttachedRolePolicies(ctx context.Context, r *Request, in *
 }
 
 func (s *Service) listAttached(ctx context.Context, r *Request, k kind, name, path, marker string, maxItems *int32) (*ListAttachedPoliciesOutput, error) {
-	p, err := newPage(strings.Join([]string{r.Operation, name, path}, " "), marker, maxItems)
-	if err != nil {
-		return nil, err
-	}
 	out := &ListAttachedPoliciesOutput{}
 	return out, s.view(ctx, r, k, name, func(_ store.Reader, e *entity) error {
+		p, err := newPage(strings.Join([]string{r.Operation, name, path}, " "), marker, maxItems)
+		if err != nil {
+			return err
+		}
 		prefix := policyARN(e.Account, path, "")
 		var arns []string
 		for _, arn := range slices.Sorted(slices.Values(e.Attached)) {

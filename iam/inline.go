@@ -25,9 +25,9 @@ func size(document string) int {
 	return n
 }
 
-// checkDocument checks the form of an identity-based policy.
-func checkDocument(document string) error {
-	_, err := policy.Load(policy.IdentityPolicy, document)
+// checkDocument checks a policy of a kind.
+func checkDocument(kind policy.Kind, document string) error {
+	_, err := policy.Load(kind, document)
 	return malformed(err)
 }
 
@@ -58,7 +58,7 @@ func (s *Service) PutRolePolicy(ctx context.Context, r *Request, in *PutRolePoli
 
 func (s *Service) putPolicy(ctx context.Context, r *Request, k kind, name, policyName, document string) (*Empty, error) {
 	return &Empty{}, s.change(ctx, r, k, name, func(_ store.Txn, e *entity) error {
-		if err := checkDocument(document); err != nil {
+		if err := checkDocument(policy.IdentityPolicy, document); err != nil {
 			return err
 		}
 		if e.Inline == nil {
@@ -144,12 +144,12 @@ func (s *Service) ListRolePolicies(ctx context.Context, r *Request, in *ListRole
 }
 
 func (s *Service) listPolicyNames(ctx context.Context, r *Request, k kind, name, marker string, maxItems *int32) (*ListPolicyNamesOutput, error) {
-	p, err := newPage(r.Operation+" "+name, marker, maxItems)
-	if err != nil {
-		return nil, err
-	}
 	out := &ListPolicyNamesOutput{}
 	return out, s.view(ctx, r, k, name, func(_ store.Reader, e *entity) error {
+		p, err := newPage(r.Operation+" "+name, marker, maxItems)
+		if err != nil {
+			return err
+		}
 		out.PolicyNames = cut(p, slices.Sorted(maps.Keys(e.Inline)), identical)
 		out.Marker, out.IsTruncated = p.next, p.next != ""
 		return nil

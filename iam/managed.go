@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hsmkms/policy"
 	"hsmkms/store"
 )
 
@@ -77,7 +78,7 @@ func checkManaged(document string) error {
 	if size(document) > maxManaged {
 		return errorf(LimitExceeded, "Cannot exceed quota for PolicySize: %d", maxManaged)
 	}
-	return checkDocument(document)
+	return checkDocument(policy.ManagedPolicy, document)
 }
 
 // describe describes a policy that some entities have among their policies, and others for their boundary.
@@ -333,12 +334,12 @@ type ListPolicyVersionsOutput struct {
 
 // ListPolicyVersions lists the versions of a managed policy, the latest first.
 func (s *Service) ListPolicyVersions(ctx context.Context, r *Request, in *ListPolicyVersionsInput) (*ListPolicyVersionsOutput, error) {
-	p, err := newPage(r.Operation+" "+in.PolicyArn, in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
 	out := &ListPolicyVersionsOutput{}
 	return out, s.viewPolicy(ctx, r, in.PolicyArn, func(_ store.Reader, m *managed) error {
+		p, err := newPage(r.Operation+" "+in.PolicyArn, in.Marker, in.MaxItems)
+		if err != nil {
+			return err
+		}
 		slices.Reverse(m.Versions)
 		// Numbers fall and names must rise, so the names of this listing count from the other end.
 		name := func(v version) string { return strconv.FormatInt(1<<40-int64(v.Number), 10) }

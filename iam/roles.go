@@ -2,7 +2,6 @@ package iam
 
 import (
 	"context"
-	"time"
 
 	"hsmkms/policy"
 	"hsmkms/store"
@@ -52,8 +51,7 @@ func checkTrust(document string) error {
 	if size(document) > maxTrust {
 		return errorf(LimitExceeded, "Cannot exceed quota for ACLSizePerRole: %d", maxTrust)
 	}
-	_, err := policy.Load(policy.TrustPolicy, document)
-	return malformed(err)
+	return checkDocument(policy.TrustPolicy, document)
 }
 
 // GetRoleInput is the request of GetRole.
@@ -168,34 +166,4 @@ type DeleteRoleInput struct{ RoleName string }
 // DeleteRole deletes a role that has no policies. Its sessions end.
 func (s *Service) DeleteRole(ctx context.Context, r *Request, in *DeleteRoleInput) (*Empty, error) {
 	return &Empty{}, s.delete(ctx, r, role, in.RoleName)
-}
-
-// ListInstanceProfilesForRoleInput is the request of ListInstanceProfilesForRole.
-type ListInstanceProfilesForRoleInput struct {
-	Marker   string
-	MaxItems *int32
-	RoleName string
-}
-
-// ListInstanceProfilesForRoleOutput is the answer of ListInstanceProfilesForRole.
-type ListInstanceProfilesForRoleOutput struct {
-	InstanceProfiles []InstanceProfile
-	IsTruncated      bool
-	Marker           string
-}
-
-// InstanceProfile describes an instance profile. There are none.
-type InstanceProfile struct {
-	Path, InstanceProfileName, InstanceProfileId, Arn string
-	CreateDate                                        time.Time
-	Roles                                             []Role
-	Tags                                              []Tag
-}
-
-// ListInstanceProfilesForRole says that a role is in no instance profile: there are none.
-func (s *Service) ListInstanceProfilesForRole(ctx context.Context, r *Request, in *ListInstanceProfilesForRoleInput) (*ListInstanceProfilesForRoleOutput, error) {
-	if _, err := newPage(r.Operation+" "+in.RoleName, in.Marker, in.MaxItems); err != nil {
-		return nil, err
-	}
-	return &ListInstanceProfilesForRoleOutput{}, s.view(ctx, r, role, in.RoleName, func(store.Reader, *entity) error { return nil })
 }

@@ -142,12 +142,12 @@ func (s *Service) ListRoleTags(ctx context.Context, r *Request, in *ListRoleTags
 }
 
 func (s *Service) listTags(ctx context.Context, r *Request, k kind, name, marker string, maxItems *int32) (*ListTagsOutput, error) {
-	p, err := newPage(r.Operation+" "+name, marker, maxItems)
-	if err != nil {
-		return nil, err
-	}
 	out := &ListTagsOutput{}
 	return out, s.view(ctx, r, k, name, func(_ store.Reader, e *entity) error {
+		p, err := newPage(r.Operation+" "+name, marker, maxItems)
+		if err != nil {
+			return err
+		}
 		out.Tags = cut(p, e.Tags, tagKey)
 		out.Marker, out.IsTruncated = p.next, p.next != ""
 		return nil
@@ -193,12 +193,12 @@ type ListPolicyTagsInput struct {
 
 // ListPolicyTags lists the tags of a managed policy.
 func (s *Service) ListPolicyTags(ctx context.Context, r *Request, in *ListPolicyTagsInput) (*ListTagsOutput, error) {
-	p, err := newPage(r.Operation+" "+in.PolicyArn, in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
 	out := &ListTagsOutput{}
 	return out, s.viewPolicy(ctx, r, in.PolicyArn, func(_ store.Reader, m *managed) error {
+		p, err := newPage(r.Operation+" "+in.PolicyArn, in.Marker, in.MaxItems)
+		if err != nil {
+			return err
+		}
 		out.Tags = cut(p, m.Tags, tagKey)
 		out.Marker, out.IsTruncated = p.next, p.next != ""
 		return nil

@@ -3,7 +3,6 @@ package iam
 import (
 	"context"
 	"strings"
-	"time"
 
 	"hsmkms/policy"
 	"hsmkms/store"
@@ -258,32 +257,4 @@ func checkDisposable(r store.Reader, e *entity) error {
 		return errorf(DeleteConflict, "Cannot delete entity, must delete policies first.")
 	}
 	return nil
-}
-
-// ListGroupsForUserInput is the request of ListGroupsForUser.
-type ListGroupsForUserInput struct {
-	Marker   string
-	MaxItems *int32
-	UserName string
-}
-
-// ListGroupsForUserOutput is the answer of ListGroupsForUser.
-type ListGroupsForUserOutput struct {
-	Groups      []Group
-	IsTruncated bool
-	Marker      string
-}
-
-// Group describes a group. There are none.
-type Group struct {
-	Path, GroupName, GroupId, Arn string
-	CreateDate                    time.Time
-}
-
-// ListGroupsForUser says that a user is in no group: there are none.
-func (s *Service) ListGroupsForUser(ctx context.Context, r *Request, in *ListGroupsForUserInput) (*ListGroupsForUserOutput, error) {
-	if _, err := newPage(r.Operation+" "+in.UserName, in.Marker, in.MaxItems); err != nil {
-		return nil, err
-	}
-	return &ListGroupsForUserOutput{}, s.view(ctx, r, user, in.UserName, func(store.Reader, *entity) error { return nil })
 }

@@ -20,7 +20,9 @@ type asked struct {
 	// tags and tagKeys are those that the request would give or take.
 	tags    []Tag
 	tagKeys []string
-	// values are those of the operation's own condition keys.
+	// algorithm is that of encryption; empty for operations without one.
+	algorithm hsm.Algorithm
+	// values are those of the operation's other condition keys.
 	values []given
 }
 
@@ -103,6 +105,9 @@ func (s *Service) authorizeID(ctx context.Context, r *Request, a action, id stri
 func (s *Service) permit(ctx context.Context, r *Request, a action, key *Key, j judgement) error {
 	if err := s.judge(ctx, r, a, key, j); err != nil {
 		return err
+	}
+	if r.Keys == nil {
+		r.Keys = make([]string, 0, 2) // as ReEncrypt has
 	}
 	r.Keys = append(r.Keys, key.ARN())
 	return nil

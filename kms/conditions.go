@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"hsmkms/hsm"
 	"hsmkms/policy"
 )
 
@@ -19,14 +18,6 @@ type given struct {
 // text is given for a key with one text; a request that leaves it out has no value.
 func text[T ~string](key policy.ConditionKey, value T) given {
 	return given{key, policy.Optional(string(value))}
-}
-
-// cryptographicAsked is asked for an operation with an encryption algorithm, and values of other condition keys.
-func cryptographicAsked(algorithm hsm.Algorithm, context map[string]string, tokens []string, values []given) asked {
-	if algorithm == "" {
-		algorithm = hsm.SymmetricDefault
-	}
-	return asked{context: context, tokens: tokens, values: append(values, text(policy.KeyEncryptionAlgorithm, algorithm))}
 }
 
 // circumstances are what is decided about, with the values of condition keys for one request and, unless it is about none, one
@@ -67,6 +58,8 @@ func (c *circumstances) Value(key policy.ConditionKey, name string) policy.Value
 		}
 	}
 	switch key {
+	case policy.KeyEncryptionAlgorithm:
+		return policy.Optional(string(c.algorithm))
 	case policy.KeyRequestTag:
 		return tagValue(c.tags, name)
 	case policy.KeyTagKeys:

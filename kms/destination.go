@@ -1,7 +1,6 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 
@@ -13,7 +12,7 @@ import (
 // sealTarget is what a request says of the key to encrypt under.
 type sealTarget struct {
 	keyID       string
-	algorithm   hsm.Algorithm // empty means SYMMETRIC_DEFAULT
+	algorithm   hsm.Algorithm
 	context     map[string]string
 	grantTokens []string
 	// values are as in openTarget.
@@ -39,19 +38,18 @@ func (s *Service) destination(ctx context.Context, r *Request, a action, t *seal
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.authorize(ctx, r, a, t.keyID, cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.values))
+	key, err := s.authorize(ctx, r, a, t.keyID, asked{context: t.context, tokens: t.grantTokens, algorithm: t.algorithm, values: t.values})
 	if err != nil {
 		return nil, err
 	}
-	algorithm := cmp.Or(t.algorithm, hsm.SymmetricDefault)
-	if err := s.able(ctx, r, a, key, algorithm); err != nil {
+	if err := s.able(ctx, r, a, key, t.algorithm); err != nil {
 		return nil, err
 	}
 	if err := checkContextFor(key, t.context); err != nil {
 		return nil, err
 	}
 	to := &destination{region: region, key: key, meter: s.meter, request: r}
-	to.sealing, to.header, err = sealing(key, algorithm, t.context)
+	to.sealing, to.header, err = sealing(key, t.algorithm, t.context)
 	return to, err
 }
 

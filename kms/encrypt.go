@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 
 	"hsmkms/hsm"
@@ -31,6 +32,7 @@ type EncryptOutput struct {
 
 // Encrypt encrypts 1 to 4096 bytes on the token, or as many as fit under an RSA key.
 func (s *Service) Encrypt(ctx context.Context, r *Request, in *EncryptInput) (*EncryptOutput, error) {
+	chosen(&in.EncryptionAlgorithm)
 	to, err := s.destination(ctx, r, actionEncrypt, &sealTarget{in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, in.GrantTokens, nil})
 	if err != nil {
 		return nil, err
@@ -47,6 +49,9 @@ func (s *Service) Encrypt(ctx context.Context, r *Request, in *EncryptInput) (*E
 	}
 	return &EncryptOutput{CiphertextBlob: blob, EncryptionAlgorithm: to.sealing.Algorithm, KeyId: to.key.ARN()}, nil
 }
+
+// chosen puts the algorithm that a request means, if it names none, into its input, where the audit trail finds it.
+func chosen(algorithm *hsm.Algorithm) { *algorithm = cmp.Or(*algorithm, hsm.SymmetricDefault) }
 
 // DecryptInput is the input of Decrypt.
 type DecryptInput struct {
@@ -71,6 +76,7 @@ type DecryptOutput struct {
 
 // Decrypt decrypts on the token. The key is found from the ciphertext; a KeyId must name the same one.
 func (s *Service) Decrypt(ctx context.Context, r *Request, in *DecryptInput) (*DecryptOutput, error) {
+	chosen(&in.EncryptionAlgorithm)
 	if err := checkRecipient(in.Recipient); err != nil {
 		return nil, err
 	}

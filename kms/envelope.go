@@ -63,7 +63,9 @@ func sealing(key *Key, algorithm hsm.Algorithm, context map[string]string) (hsm.
 
 // opening says how to decrypt a blob of a symmetric key. A blob that names a material which the key never had is forged.
 func opening(key *Key, blob ciphertext.Blob, context map[string]string) (hsm.Opening, *Material, error) {
-	material := key.material(hex.EncodeToString(blob.Material[:]))
+	var id [2 * ciphertext.MaterialSize]byte
+	hex.Encode(id[:], blob.Material[:])
+	material := key.material(string(id[:]))
 	if material == nil {
 		return hsm.Opening{}, nil, errBadCiphertext(errors.New("unknown key material"))
 	}

@@ -26,6 +26,7 @@ const (
 	InvalidAliasName           ErrorType = "InvalidAliasNameException"
 	InvalidArn                 ErrorType = "InvalidArnException"
 	InvalidCiphertext          ErrorType = "InvalidCiphertextException"
+	InvalidGrantID             ErrorType = "InvalidGrantIdException"
 	InvalidGrantToken          ErrorType = "InvalidGrantTokenException"
 	InvalidImportToken         ErrorType = "InvalidImportTokenException"
 	InvalidKeyUsage            ErrorType = "InvalidKeyUsageException"

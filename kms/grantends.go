@@ -1,6 +1,10 @@
 package kms
 
-import "context"
+import (
+	"context"
+	"encoding/hex"
+	"slices"
+)
 
 // RetireGrantInput is the input of RetireGrant.
 type RetireGrantInput struct {
@@ -25,7 +29,7 @@ func (s *Service) RetireGrant(ctx context.Context, r *Request, in *RetireGrantIn
 		return nil, err
 	}
 	if err := s.retire(ctx, r, name, g, in); err != nil {
-		if t := TypeOf(err); name.account != r.Caller.Account && (t == NotFound || t == AccessDenied) {
+		if hidden := []ErrorType{NotFound, InvalidGrantID, AccessDenied}; name.account != r.Caller.Account && slices.Contains(hidden, TypeOf(err)) {
 			return nil, s.denied(r, actionRetireGrant, name, &asked{}) // whether there is such a grant is not for other accounts to know
 		}
 		return nil, err
@@ -73,7 +77,27 @@ func (s *Service) retire(ctx context.Context, r *Request, name keyName, g *Grant
 	return nil
 }
 
-func noGrant(id string) error { return Errorf(NotFound, "Grant '%s' does not exist", id) }
+// noGrant is the error for an id that no grant of a key has.
+func noGrant(id string) error {
+	if err := checkGrantID(id); err != nil {
+		return err
+	}
+	return Errorf(NotFound, "Grant '%s' does not exist", id)
+}
+
+// isGrantID tells what could be the id of a grant.
+func isGrantID(id string) bool {
+	raw, err := hex.DecodeString(id)
+	return err == nil && len(raw) == grantIDSize && hex.EncodeToString(raw) == id
+}
+
+// checkGrantID refuses what could not.
+func checkGrantID(id string) error {
+	if !isGrantID(id) {
+		return Errorf(InvalidGrantID, "Invalid grant ID: %s", id)
+	}
+	return nil
+}
 
 // RevokeGrant ends a grant on behalf of those who manage the key.
 func (s *Service) RevokeGrant(ctx context.Context, r *Request, in *RevokeGrantInput) (*Empty, error) {

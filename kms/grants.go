@@ -79,6 +79,9 @@ func (s *Service) CreateGrant(ctx context.Context, r *Request, in *CreateGrantIn
 	return &CreateGrantOutput{GrantId: g.Terms.ID, GrantToken: token}, nil
 }
 
+// grantIDSize is how many random bytes a grant is known by. Its id has them in hex.
+const grantIDSize = 32
+
 // newGrant makes the grant that a request asks for, before its key is known.
 func (s *Service) newGrant(r *Request, in *CreateGrantInput) (*Grant, error) {
 	for _, principal := range []string{in.GranteePrincipal, in.RetiringPrincipal} {
@@ -89,7 +92,7 @@ func (s *Service) newGrant(r *Request, in *CreateGrantInput) (*Grant, error) {
 	if len(in.Operations) == 0 {
 		return nil, Errorf(Validation, "1 validation error detected: Value '[]' at 'operations' failed to satisfy constraint: Member must have length greater than or equal to 1")
 	}
-	var id [32]byte
+	var id [grantIDSize]byte
 	if _, err := io.ReadFull(s.cfg.Rand, id[:]); err != nil {
 		return nil, fmt.Errorf("making grant id: %w", err)
 	}
@@ -266,6 +269,9 @@ func (s *Service) ListGrants(ctx context.Context, r *Request, in *ListGrantsInpu
 		return nil, err
 	}
 	if in.GrantId != "" {
+		if err := checkGrantID(in.GrantId); err != nil {
+			return nil, err
+		}
 		g, err := s.grant(ctx, key.Region, key.ID, in.GrantId)
 		if err != nil || g == nil || in.GranteePrincipal != "" && g.grantee() != grantee {
 			return &ListGrantsOutput{Grants: []GrantListEntry{}}, err
@@ -337,7 +343,7 @@ func (s *Service) listGrants(ctx context.Context, p *page, record func(id string
 
 // grant reads a grant; nil if there is none.
 func (s *Service) grant(ctx context.Context, region, key, id string) (g *Grant, err error) {
-	if strings.Contains(id, "/") { // which would name another record
+	if !isGrantID(id) { // it could name another record
 		return nil, nil
 	}
 	err = s.cfg.Store.View(ctx, func(r store.Reader) (err error) {

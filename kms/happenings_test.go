@@ -194,6 +194,39 @@ func TestHappeningsOnce(t *testing.T) {
 	require.Empty(t, a.told)
 }
 
+// TestHappeningsAfterAKill has a server killed when the trail has a happening and the store still has it too: the next one records
+// it again, with all that the first record says and its eventID, and then it is gone.
+func TestHappeningsAfterAKill(t *testing.T) {
+	trail := &hearing{}
+	broken := &unwritable{}
+	r := newRotor(t, func(cfg *Config) {
+		cfg.Trail = trail.record
+		broken.Store, cfg.Store = cfg.Store, broken
+	})
+	r.newRotating()
+	r.sleep(usual)
+	r.attend()
+	waiting := r.waiting()
+	require.Len(t, waiting, 1)
+	killed := errors.New("killed")
+	broken.failure = killed
+	require.ErrorIs(t, r.newAnnouncer().all(t.Context()), killed)
+	require.Len(t, trail.heard, 1)
+	require.Equal(t, waiting, r.waiting())
+
+	broken.failure = nil
+	again, err := New(Config{Store: broken, Regions: map[string]Region{testRegion: {Token: hsm.Token(r.token)}}, Clock: r.clock, Trail: trail.record})
+	require.NoError(t, err)
+	defer again.Close()
+	require.NoError(t, again.newAnnouncer().all(t.Context()))
+	require.Len(t, trail.heard, 2)
+	require.Equal(t, trail.heard[0], trail.heard[1])
+	require.Contains(t, waiting[0], trail.heard[1].Recipients[0].EventID)
+	require.Empty(t, r.waiting())
+	require.NoError(t, again.newAnnouncer().all(t.Context()))
+	require.Len(t, trail.heard, 2)
+}
+
 // unwritable is a store that fails to write while it has a failure.
 type unwritable struct {
 	store.Store

@@ -218,6 +218,9 @@ func (r *Request) event(account string) string {
 // worked enters a material that has encrypted or decrypted. Those of key pairs are shown nowhere.
 func (r *Request) worked(name string, key *Key, m *Material) {
 	if id := key.shownID(m); id != "" {
+		if r.Materials == nil {
+			r.Materials = make(audit.Parameters, 0, 2) // as ReEncrypt has
+		}
 		r.Materials = append(r.Materials, audit.Parameter{Name: name, Value: audit.Text(id)})
 	}
 }

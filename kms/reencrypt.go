@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"hsmkms/hsm"
 	"hsmkms/policy"
@@ -39,6 +38,8 @@ type ReEncryptOutput struct {
 //
 // The source is judged before the destination, each for its own permission, state and algorithm.
 func (s *Service) ReEncrypt(ctx context.Context, r *Request, in *ReEncryptInput) (*ReEncryptOutput, error) {
+	chosen(&in.SourceEncryptionAlgorithm)
+	chosen(&in.DestinationEncryptionAlgorithm)
 	from, to, err := s.ends(ctx, r, in)
 	if err != nil {
 		return nil, err
@@ -77,7 +78,7 @@ func (s *Service) ends(ctx context.Context, r *Request, in *ReEncryptInput) (fro
 		if err != nil {
 			return nil, nil, err
 		}
-		values := slices.Clip([]given{{policy.KeyReEncryptOnSameKey, policy.Flag(same)}})
+		values := []given{{policy.KeyReEncryptOnSameKey, policy.Flag(same)}}
 		from, err = s.source(ctx, r, actionReEncryptFrom, &openTarget{
 			keyID: in.SourceKeyId, member: "sourceKeyId", blob: in.CiphertextBlob, algorithm: in.SourceEncryptionAlgorithm,
 			context: in.SourceEncryptionContext, grantTokens: in.GrantTokens, values: values, blind: blind(in.DryRun, in.DryRunModifiers),

@@ -1,7 +1,6 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
@@ -14,7 +13,7 @@ type openTarget struct {
 	keyID       string
 	member      string // the member of the request that keyID came from
 	blob        []byte
-	algorithm   hsm.Algorithm // empty means SYMMETRIC_DEFAULT
+	algorithm   hsm.Algorithm
 	context     map[string]string
 	grantTokens []string
 	// values are those of other condition keys than the usual ones.
@@ -35,7 +34,6 @@ type source struct {
 // source finds the key of a ciphertext and decides whether the caller may open it, in AWS's order: the key must exist,
 // the caller be allowed, the key be the ciphertext's, and its state and usage fit.
 func (s *Service) source(ctx context.Context, r *Request, a action, t *openTarget) (*source, error) {
-	t.algorithm = cmp.Or(t.algorithm, hsm.SymmetricDefault)
 	if err := t.check(); err != nil {
 		return nil, err
 	}
@@ -66,7 +64,7 @@ func (s *Service) source(ctx context.Context, r *Request, a action, t *openTarge
 
 // asked is what policies and grants may be about.
 func (t *openTarget) asked() asked {
-	return cryptographicAsked(t.algorithm, t.context, t.grantTokens, t.values)
+	return asked{context: t.context, tokens: t.grantTokens, algorithm: t.algorithm, values: t.values}
 }
 
 func (t *openTarget) check() error {

@@ -11,7 +11,7 @@ type condition struct {
 	templates  []template // in their place, for operators on texts
 }
 
-func newCondition(c *Condition, v Version) (condition, error) {
+func newCondition(c *Condition, d *Document) (condition, error) {
 	compiled := condition{operator: operators[c.Operator], quantifier: c.Quantifier, ifExists: c.IfExists}
 	compiled.key, compiled.name = conditionKeyOf(c.Key)
 	how := compiled.operator.comparison
@@ -22,13 +22,16 @@ func newCondition(c *Condition, v Version) (condition, error) {
 	for _, value := range c.Values {
 		if !variables {
 			l, ok := parseLiteral(how, value)
-			if !ok {
+			switch {
+			case !ok && how == ofTimes && d.Kind == IdentityPolicy:
+				return condition{}, errLegacy
+			case !ok:
 				return condition{}, malformed("The value %s is not valid for the condition operator %s.", show(value), show(c.Operator))
 			}
 			compiled.literals = append(compiled.literals, l)
 			continue
 		}
-		t, err := newTemplate(value, v == Version2012, wild)
+		t, err := newTemplate(value, d.Version == Version2012, wild)
 		if err != nil {
 			return condition{}, err
 		}

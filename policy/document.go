@@ -1,7 +1,8 @@
 package policy
 
-// Document is a policy, as it was written but for two things: what may be one string or a list is a list, and an account
-// id among the principals is the ARN of the account's root. It is immutable and may be shared.
+// Document is a policy, as it was written but for three things: what may be one string or a list is a list, an account
+// id among the principals is the ARN of the account's root, and ARNs in an identity-based policy are complete. It is immutable
+// and may be shared.
 type Document struct {
 	// Kind says what the policy is attached to.
 	Kind Kind
@@ -22,7 +23,12 @@ const (
 	IdentityPolicy
 	// TrustPolicy is attached to a role and says who may assume it.
 	TrustPolicy
+	// ManagedPolicy is for checking a new managed policy: an IdentityPolicy, as which it is loaded, that must be in Version2012.
+	ManagedPolicy
 )
+
+// ofIdentity tells kinds of identity-based policies.
+func (k Kind) ofIdentity() bool { return k == IdentityPolicy || k == ManagedPolicy }
 
 // Version is a version of the policy language. They differ in policy variables, which only Version2012 has.
 type Version string

@@ -19,14 +19,17 @@ func (e MalformedError) Error() string { return string(e) }
 
 func malformed(format string, args ...any) error { return MalformedError(fmt.Sprintf(format, args...)) }
 
-// show gives text of a document for an error: quoted, and no more of it than is needed to find it.
-func show(words string) string {
+// shorten gives no more of a text for an error than is needed to find it.
+func shorten(words string) string {
 	const enough = 200
 	if cut := []rune(words); len(cut) > enough {
-		words = string(cut[:enough]) + "..."
+		return string(cut[:enough]) + "..."
 	}
-	return `"` + words + `"`
+	return words
 }
+
+// show gives text of a document for an error, quoted.
+func show(words string) string { return `"` + shorten(words) + `"` }
 
 // checkJSON refuses what is not one JSON value.
 func checkJSON(text []byte) error {

@@ -3,30 +3,52 @@ package policy
 import (
 	"encoding/json"
 	"errors"
-	"regexp"
 	"strings"
 )
 
 // parsePolicy reads what Load does, but for the variables and the values of conditions, which are read when it is compiled.
 func parsePolicy(policy string, kind Kind) (*Document, error) {
-	raw := []byte(policy)
-	if err := checkJSON(raw); err != nil {
-		return nil, err
-	}
-	all, err := members("The policy", trim(raw))
+	d, err := readPolicy(policy, kind)
 	if err != nil {
 		return nil, err
-	}
-	d := &Document{Kind: kind, Version: Version2008}
-	for _, m := range all {
-		if err := d.read(m); err != nil {
-			return nil, err
-		}
 	}
 	if err := d.check(); err != nil {
 		return nil, err
 	}
 	return d, nil
+}
+
+// readPolicy reads the form of a policy. IAM says nothing of what is wrong with that.
+func readPolicy(policy string, kind Kind) (*Document, error) {
+	d := &Document{Kind: kind, Version: Version2008}
+	err := d.readJSON([]byte(policy))
+	var words MalformedError
+	if errors.As(err, &words) && kind.ofIdentity() {
+		err = errSyntax
+	}
+	return d, err
+}
+
+func (d *Document) readJSON(raw []byte) error {
+	if err := checkJSON(raw); err != nil {
+		if d.Kind == TrustPolicy {
+			return errTrustJSON
+		}
+		return err
+	}
+	all, err := members("The policy", trim(raw))
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if err := d.read(m); err != nil {
+			return err
+		}
+	}
+	if d.Statements == nil {
+		return malformed("The policy has no Statement.")
+	}
+	return nil
 }
 
 // trim cuts off white space around a value; within one, the decoder does.
@@ -51,28 +73,6 @@ func (d *Document) read(m member) (err error) {
 	return err
 }
 
-// iamSID is the form of statement IDs in policies of IAM; those of KMS are free.
-var iamSID = regexp.MustCompile(`^[0-9A-Za-z]*$`)
-
-// check looks at the document as a whole.
-func (d *Document) check() error {
-	if d.Statements == nil {
-		return malformed("The policy has no Statement.")
-	}
-	seen := map[string]bool{}
-	for i := range d.Statements {
-		s := &d.Statements[i]
-		if s.SID != "" && seen[s.SID] { // tools write empty ones for none
-			return malformed("Statement IDs (SID) in a single policy must be unique; %s is not.", show(s.SID))
-		}
-		if d.Kind != KeyPolicy && !iamSID.MatchString(s.SID) {
-			return malformed("Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*")
-		}
-		seen[s.SID] = true
-	}
-	return nil
-}
-
 func statements(raw json.RawMessage, kind Kind) ([]Statement, error) {
 	all, err := elements(raw)
 	if err != nil {
@@ -90,27 +90,6 @@ func statements(raw json.RawMessage, kind Kind) ([]Statement, error) {
 	return list, nil
 }
 
-// presence is what a kind of policy says about an element, or its opposite, being there: that it must, or must not.
-type presence struct {
-	element string
-	must    bool
-	text    string // of the error
-}
-
-var presences = map[Kind][]presence{
-	KeyPolicy: {{"Principal", true, string(errNoPrincipal)}},
-	IdentityPolicy: {
-		{"Principal", false, "Policy document should not specify a principal."},
-		{"Action", true, "Policy statement must contain actions."},
-		{"Resource", true, "Policy statement must contain resources."},
-	},
-	TrustPolicy: {
-		{"Principal", true, "Missing required field Principal"},
-		{"Action", true, "Missing required field Action"},
-		{"Resource", false, "Has prohibited field Resource"},
-	},
-}
-
 func statement(raw json.RawMessage, kind Kind) (Statement, error) {
 	all, err := members("A statement", raw)
 	if err != nil {
@@ -119,7 +98,7 @@ func statement(raw json.RawMessage, kind Kind) (Statement, error) {
 	var s Statement
 	has := map[string]bool{}
 	for _, m := range all {
-		err := s.read(m)
+		err := s.read(m, kind)
 		var invalid invalidName
 		if errors.As(err, &invalid) {
 			err = invalid.in(kind)
@@ -137,40 +116,28 @@ func statement(raw json.RawMessage, kind Kind) (Statement, error) {
 	if !has["Effect"] {
 		return Statement{}, malformed("A statement has no Effect.")
 	}
-	for _, p := range presences[kind] {
-		if p.must != (has[p.element] || has["Not"+p.element]) {
-			return Statement{}, MalformedError(p.text)
-		}
-	}
-	if kind == TrustPolicy {
-		return s, checkTrustActions(s.Actions.List)
-	}
 	return s, nil
 }
 
-// checkTrustActions refuses actions that are not about assuming a role.
-func checkTrustActions(actions []string) error {
-	for _, action := range actions {
-		if service, _, _ := strings.Cut(action, ":"); !strings.EqualFold(service, "sts") {
-			return malformed("AssumeRole policy may only specify STS AssumeRole actions.")
-		}
-	}
-	return nil
-}
-
 // read takes over an element of the statement.
-func (s *Statement) read(m member) (err error) {
+func (s *Statement) read(m member, kind Kind) (err error) {
 	switch m.name {
 	case "Sid":
 		s.SID, err = text("Sid", m.value)
 	case "Effect":
-		s.Effect, err = effect(m.value)
+		var effect string
+		effect, err = text("Effect", m.value)
+		s.Effect = Effect(effect)
 	case "Principal", "NotPrincipal":
+		if kind.ofIdentity() { // which has none, whoever it is
+			s.Principals.AWS = []string{Everybody}
+			return nil
+		}
 		s.Principals, err = principals(m)
 	case "Action", "NotAction":
-		s.Actions, err = patterns(m, checkAction)
+		s.Actions, err = patterns(m, kind)
 	case "Resource", "NotResource":
-		s.Resources, err = patterns(m, checkResource)
+		s.Resources, err = patterns(m, kind)
 	case "Condition":
 		s.Conditions, err = conditions(m.value)
 	default:
@@ -179,55 +146,13 @@ func (s *Statement) read(m member) (err error) {
 	return err
 }
 
-func effect(raw json.RawMessage) (Effect, error) {
-	value, err := text("Effect", raw)
-	if e := Effect(value); err != nil || e == Allow || e == Deny {
-		return e, err
+// patterns reads an element of patterns. Policies of identities are refused when they are checked if there are none.
+func patterns(m member, kind Kind) (Patterns, error) {
+	list, err := each(m.name, m.value, text)
+	if err == nil && len(list) == 0 && !kind.ofIdentity() {
+		err = errEmpty(m.name)
 	}
-	return "", malformed("Effect must be Allow or Deny, not %s.", show(value))
-}
-
-// patterns reads an element of patterns, each of which check must accept.
-func patterns(m member, check func(string) error) (Patterns, error) {
-	list, err := texts(m.name, m.value)
-	if err != nil {
-		return Patterns{}, err
-	}
-	for _, pattern := range list {
-		if err := check(pattern); err != nil {
-			return Patterns{}, err
-		}
-	}
-	return Patterns{Except: strings.HasPrefix(m.name, "Not"), List: list}, nil
-}
-
-var (
-	// vendor is the name of a service before the colon of an action, or stands for all; part of a name can't be a wildcard.
-	vendor = regexp.MustCompile(`^(\*|[A-Za-z0-9-]+)$`)
-	// conditionKey has a service, or the URL of an identity provider, before its colon.
-	conditionKey = regexp.MustCompile(`^[^:\s]+:[^\s].*$`)
-)
-
-func checkAction(action string) error {
-	service, name, ok := strings.Cut(action, ":")
-	switch {
-	case action == "*":
-		return nil
-	case !ok || name == "":
-		return malformed("Actions must be prefaced by a vendor, as kms:Encrypt is by kms; %s is not.", show(action))
-	case !vendor.MatchString(service):
-		return malformed("Vendor %s is not valid.", show(service))
-	case strings.ContainsAny(name, ": \t\r\n"):
-		return malformed("The action %s is not valid.", show(action))
-	}
-	return nil
-}
-
-func checkResource(resource string) error {
-	if resource == "*" || strings.HasPrefix(resource, "arn:") && strings.Count(resource, ":") >= 5 {
-		return nil
-	}
-	return malformed("Resource %s must be in ARN format or \"*\".", show(resource))
+	return Patterns{Except: strings.HasPrefix(m.name, "Not"), List: list}, err
 }
 
 func conditions(raw json.RawMessage) ([]Condition, error) {
@@ -266,9 +191,6 @@ func readCondition(name string, key member) (c Condition, err error) {
 	}
 	if _, ok := operators[c.Operator]; !ok {
 		return Condition{}, malformed("Invalid condition operator: %s.", show(name))
-	}
-	if !conditionKey.MatchString(key.name) {
-		return Condition{}, malformed("Conditions must be prefaced by a vendor, as kms:ViaService is by kms; %s is not.", show(key.name))
 	}
 	c.Values, err = scalars("The value of a condition", key.value)
 	return c, err

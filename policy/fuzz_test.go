@@ -46,7 +46,7 @@ func FuzzParse(f *testing.F) {
 }
 
 // kinds is how many kinds of policies there are.
-const kinds = TrustPolicy + 1
+const kinds = ManagedPolicy + 1
 
 // outcomes are the decisions by a document for every actor and some requests.
 func outcomes(t testing.TB, d *Document) []Decision {

@@ -151,11 +151,12 @@ var keyNames = map[ConditionKey]string{ //nolint:gosec // names, not credentials
 	KeySTSTransitiveTagKeys:   "sts:TransitiveTagKeys",
 }
 
-// lasting are the keys whose values depend on nothing but who calls and on which account's key: they are the same for the
-// next request.
+// lasting are the keys whose values depend on nothing but who calls and on what of the KMS key never changes: they are the same
+// for the caller's next request about it.
 var lasting = map[ConditionKey]bool{
 	KeyPrincipalARN: true, KeyPrincipalAccount: true, KeyPrincipalType: true, KeyPrincipalIsAWSService: true, KeyPrincipalTag: true,
 	KeyUserID: true, KeyUsername: true, KeyViaAWSService: true, KeyResourceAccount: true, KeyCallerAccount: true,
+	KeyRequestedRegion: true, KeyKeyOrigin: true, KeyKeySpec: true, KeyKeyUsage: true, KeyMultiRegion: true,
 }
 
 // keysByName has the condition keys by their names in lower case.

@@ -24,8 +24,8 @@ func TestParseIdentityPolicy(t *testing.T) {
 		`"Resource":"*"`:                             "Policy statement must contain actions.",
 		`"Action":"kms:*"`:                           "Policy statement must contain resources.",
 		`"Sid":"not alphanumeric",` + what:           "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
-		`"Action":"kms:*","Resource":"key/1"`:        `Resource "key/1" must be in ARN format or "*".`,
-		what + `,"Condition":{"Strange":{"a:b":""}}`: `Invalid condition operator: "Strange".`,
+		`"Action":"kms:*","Resource":"key/1"`:        `Resource key/1 must be in ARN format or "*".`,
+		what + `,"Condition":{"Strange":{"a:b":""}}`: "Syntax errors in policy.",
 	} {
 		d, err := loaded(IdentityPolicy, oneStatement("2012-10-17", members))
 		require.Nil(t, d, members)
@@ -59,6 +59,90 @@ func TestParseTrustPolicy(t *testing.T) {
 		d, err := loaded(TrustPolicy, oneStatement("2012-10-17", members))
 		require.Nil(t, d, members)
 		require.Equal(t, MalformedError(want), err, members)
+	}
+}
+
+// TestTextsOfIAM has documents for what IAM says of them.
+func TestTextsOfIAM(t *testing.T) {
+	const (
+		syntax, legacy = "Syntax errors in policy.", "The policy failed legacy parsing"
+		vendor         = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
+		product        = "Resource vendor must be fully qualified and cannot contain regexes."
+		what           = `"Action":"kms:*","Resource":"*"`
+	)
+	resource := func(pattern string) string { return `"Action":"kms:*","NotResource":["*","` + pattern + `"]` }
+	for members, want := range map[string]string{
+		what + `,"Strange":1`:                                                 syntax,
+		what + `,"NotAction":"*"`:                                             syntax,
+		what + `,"Effect":"Deny"`:                                             syntax,
+		what + `,"Sid":7`:                                                     syntax,
+		what + `,"Condition":[]`:                                              syntax,
+		what + `,"Condition":{"stringEquals":{"a:b":"c"}}`:                    syntax,
+		`"Action":[7],"Resource":"*"`:                                         syntax,
+		what + `,"Principal":{"Nobody":"*"}`:                                  "Policy document should not specify a principal.",
+		`"Action":[],"Resource":[]`:                                           "Policy statement must contain actions.",
+		`"NotAction":"s3:*","NotResource":[]`:                                 "Policy statement must contain resources.",
+		`"Resource":"*","Action":["*","Encrypt"]`:                             vendor,
+		`"Resource":"*","NotAction":""`:                                       vendor,
+		what + `,"Condition":{"StringEquals":{"username":"c"}}`:               vendor,
+		`"Resource":"*","Action":"kms:Encrypt:x"`:                             "Actions/Condition can contain only one colon.",
+		`"Resource":"*","Action":"k*s:Encrypt"`:                               "Vendor k*s is not valid",
+		resource("key/1"):                                                     `Resource key/1 must be in ARN format or "*".`,
+		resource(""):                                                          `Resource  must be in ARN format or "*".`,
+		resource("urn:aws:kms:::x"):                                           `Resource urn:aws:kms:::x must be in ARN format or "*".`,
+		resource("arn:s3:::bucket"):                                           `Partition "s3" is not valid for resource "arn:s3:::bucket:*".`,
+		resource("a:b"):                                                       `Partition "b" is not valid for resource "arn:b:*:*:*:*".`,
+		resource("arn:error:s3::1:a:b"):                                       `Partition "error" is not valid for resource "arn:error:s3::1:a:b".`,
+		resource("arn:aws"):                                                   product,
+		resource("arn:aws:*:*:*:*"):                                           product,
+		resource("arn:aws:k?s:*:*:*"):                                         product,
+		resource("arn:aws:iam:us-east-1:111122223333:user/x"):                 "IAM resource arn:aws:iam:us-east-1:111122223333:user/x cannot contain region information.",
+		resource("arn:aws::kms:us-east-1:111122223333:key/x"):                 legacy,
+		resource("arn:aws:s3::bucket"):                                        legacy,
+		resource("arn:aws:kms:"):                                              legacy,
+		what + `,"Condition":{"DateLessThan":{"aws:CurrentTime":"tomorrow"}}`: legacy,
+		// Of several faults, one is told.
+		`"Action":[],"Resource":"arn:aws:s3::bucket"`: legacy,
+		`"Action":[],"Resource":"bucket"`:             "Policy statement must contain actions.",
+		`"Action":"Encrypt","Resource":"bucket"`:      `Resource bucket must be in ARN format or "*".`,
+	} {
+		for kind, version := range map[Kind]string{IdentityPolicy: "2008-10-17", ManagedPolicy: "2012-10-17"} {
+			d, err := loaded(kind, oneStatement(version, members))
+			require.Nil(t, d, members)
+			require.Equal(t, MalformedError(want), err, members)
+		}
+	}
+	statement := `{"Effect":"Allow",` + what + `}`
+	for text, want := range map[string]string{
+		"": syntax, "{": syntax, "[]": syntax, "{}": syntax, `{"Statement":[]}`: syntax, `{"Statement":{}}`: syntax, `{"Statement":` + statement + `,"Version":"2012"}`: syntax,
+		`{"Statement":{"Effect":"allow",` + what + `}}`:                                     legacy,
+		`{"Statement":{"Effect":"Maybe",` + what + `}}`:                                     syntax,
+		`{"Statement":[{"Sid":"a",` + statement[1:] + `,{"Sid":"a",` + statement[1:] + `]}`: "Statement IDs (SID) in a single policy must be unique.",
+	} {
+		_, err := loaded(IdentityPolicy, text)
+		require.Equal(t, MalformedError(want), err, text)
+	}
+	for _, version := range []string{``, `"Version":"2008-10-17",`} {
+		text := `{` + version + `"Statement":` + statement + `}`
+		_, err := loaded(IdentityPolicy, text)
+		require.NoError(t, err)
+		_, err = loaded(ManagedPolicy, text)
+		require.Equal(t, MalformedError("Policy document must be version 2012-10-17 or greater."), err)
+	}
+	_, err := loaded(TrustPolicy, "{")
+	require.Equal(t, MalformedError("This policy contains invalid Json"), err)
+}
+
+// TestIncompleteARNs has ARNs that end early: what is missing is a wildcard.
+func TestIncompleteARNs(t *testing.T) {
+	for written, meant := range map[string]string{
+		"*": "*", "arn:aws:kms": "arn:aws:kms:*:*:*", "arn:aws:kms:*": "arn:aws:kms:*:*:*", "arn:*:kms:eu-*": "arn:*:kms:eu-*:*:*",
+		"arn:aws-cn:kms:*:111122223333": "arn:aws-cn:kms:*:111122223333:*", "arn:aws:kms:::": "arn:aws:kms:::", "arn:aws:s3:::a:b": "arn:aws:s3:::a:b",
+	} {
+		d, err := loaded(ManagedPolicy, oneStatement("2012-10-17", `"Action":"kms:*","Resource":"`+written+`"`))
+		require.NoError(t, err, written)
+		require.Equal(t, []string{meant}, d.Statements[0].Resources.List)
+		require.Equal(t, IdentityPolicy, d.Kind)
 	}
 }
 

@@ -69,7 +69,7 @@ func newRule(s *Statement, d *Document) (rule, error) {
 		compiled.lasting = compiled.lasting && t.lasting()
 	}
 	for i := range s.Conditions {
-		c, err := newCondition(&s.Conditions[i], d.Version)
+		c, err := newCondition(&s.Conditions[i], d)
 		if err != nil {
 			return rule{}, err
 		}
@@ -171,7 +171,7 @@ func (p *Policy) ofResource(r *Request, kind Kind) (means relation, denied bool)
 
 // KeepsControl tells whether a key policy, once it is in force, will let the caller make a request such as
 // kms:PutKeyPolicy for its key: the check that a caller doesn't lock himself out. A statement counts only if it can be known
-// to hold for a request to come: its conditions, if any, are on who calls and on the key's account (see lasting). So
+// to hold for a request to come: its conditions, if any, are on who calls and on what of the key never changes (see lasting). So
 // neither an Allow nor a Deny under a condition such as aws:SourceIp counts. Nor does an Allow with NotPrincipal: those who
 // are not listed were hardly meant to be trusted. A statement for the caller's account does count, although an
 // identity-based policy must then allow it too.

@@ -63,7 +63,7 @@ func listenAdminSocket(ctx context.Context, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the admin socket: %w", err)
 	}
-	return ownUserOnly{listener}, nil
+	return userOnly{listener, os.Geteuid()}, nil
 }
 
 // checkSocketFolder refuses a folder that others than the server's user and root may write to.
@@ -98,25 +98,28 @@ func removeStaleSocket(ctx context.Context, path string) error {
 	return os.Remove(path)
 }
 
-// ownUserOnly closes connections of other users, root included, whatever the mode of the socket has become.
-type ownUserOnly struct{ net.Listener }
+// userOnly closes connections of other users than one, root included, whatever the mode of the socket has become.
+type userOnly struct {
+	net.Listener
+	user int
+}
 
 // Accept implements net.Listener.
-func (l ownUserOnly) Accept() (net.Conn, error) {
+func (l userOnly) Accept() (net.Conn, error) {
 	for {
 		connection, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		if checkPeer(connection) == nil {
+		if checkPeer(connection, l.user) == nil {
 			return connection, nil
 		}
 		_ = connection.Close() // there is nothing that could be lost
 	}
 }
 
-// checkPeer checks that the process at the other end of a Unix socket belongs to our own user, as the kernel says.
-func checkPeer(connection net.Conn) error {
+// checkPeer checks that the process at the other end of a Unix socket belongs to a user, as the kernel says.
+func checkPeer(connection net.Conn, user int) error {
 	unix, ok := connection.(*net.UnixConn)
 	if !ok {
 		return fmt.Errorf("%T is no Unix socket", connection)
@@ -133,8 +136,8 @@ func checkPeer(connection net.Conn) error {
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("asking who is at the other end: %w", err)
 	}
-	if int(peer.Uid) != os.Geteuid() {
-		return fmt.Errorf("the other end belongs to user %d, not to %d", peer.Uid, os.Geteuid())
+	if int(peer.Uid) != user {
+		return fmt.Errorf("the other end belongs to user %d, not to %d", peer.Uid, user)
 	}
 	return nil
 }
@@ -248,7 +251,7 @@ func askAdmin(ctx context.Context, socket, method, path string, result any) erro
 		if err != nil {
 			return nil, err
 		}
-		if err := checkPeer(connection); err != nil {
+		if err := checkPeer(connection, os.Geteuid()); err != nil {
 			return nil, joinClose(err, connection.Close)
 		}
 		return connection, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,19 +15,42 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAdminSocketIsForOwnUser connects as the server's user and as another, to a socket whose mode lets everybody in. The latter is
-// hung up on without an answer.
+// TestAdminSocketIsForOwnUser connects to sockets whose mode lets everybody in: who is another user than the server is hung up on
+// without an answer. Where nobody may become another user, it is the server that takes itself for one.
 func TestAdminSocketIsForOwnUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be another user")
+	self := os.Geteuid()
+	path, answered := serveTo(t, self)
+	require.Contains(t, askAs(t, self, path), "hello")
+	require.Len(t, answered, 1)
+	if self == 0 {
+		require.Empty(t, askAs(t, 65534, path))
+		require.Len(t, answered, 1)
+		require.Contains(t, askAs(t, self, path), "hello", "and goes on")
 	}
+
+	path, answered = serveTo(t, self+1)
+	require.Empty(t, askAs(t, self, path))
+	require.Empty(t, answered)
+	connection := connectAs(t, self, path)
+	defer connection.Close()
+	require.NoError(t, checkPeer(connection, self))
+	require.EqualError(t, checkPeer(connection, self+1), fmt.Sprintf("the other end belongs to user %d, not to %d", self, self+1))
+}
+
+// serveTo serves a user on a socket. What it answers is counted.
+func serveTo(t *testing.T, user int) (path string, answered chan struct{}) {
+	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
-	path := filepath.Join(dir, "s")
+	path = filepath.Join(dir, "s")
 	listener, err := listenAdminSocket(t.Context(), path)
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(path, 0o666))
-	answered := make(chan struct{}, 10)
+	own, ok := listener.(userOnly)
+	require.True(t, ok)
+	require.Equal(t, os.Geteuid(), own.user)
+	own.user = user
+	answered = make(chan struct{}, 10)
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			answered <- struct{}{}
@@ -34,14 +58,9 @@ func TestAdminSocketIsForOwnUser(t *testing.T) {
 		}),
 		ReadHeaderTimeout: time.Minute,
 	}
-	go func() { _ = server.Serve(listener) }() // ends with Close
+	go func() { _ = server.Serve(own) }() // ends with Close
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
-
-	require.Contains(t, askAs(t, 0, path), "hello")
-	require.Len(t, answered, 1)
-	require.Empty(t, askAs(t, 65534, path))
-	require.Len(t, answered, 1)
-	require.Contains(t, askAs(t, 0, path), "hello", "and goes on")
+	return path, answered
 }
 
 // askAs sends a request through a socket as a user, and gives all that comes back.

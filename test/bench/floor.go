@@ -22,9 +22,10 @@ import (
 
 // floorServer is the least that a server with the same token calls can be.
 type floorServer struct {
-	token *pkcs11.Token
-	under hsm.KeyID
-	keys  map[string]hsm.KeyRef
+	token  *pkcs11.Token
+	under  hsm.KeyID
+	keys   map[string]hsm.KeyRef
+	checks *checks // nil for the bare floor
 }
 
 // message holds the members of all requests and answers that the floor knows.
@@ -65,6 +66,12 @@ func serveFloor(ctx context.Context, o options) error {
 			return err
 		}
 		f.under = domain.ID
+	}
+	if o.checked {
+		if f.checks, err = newChecks(ctx, dir, o.sync); err != nil {
+			return err
+		}
+		defer f.checks.close(ctx)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -114,18 +121,30 @@ func floorToken(dir string, o options) (*pkcs11.Token, func(), error) {
 }
 
 func (f *floorServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var in message
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
-		http.Error(w, "{}", http.StatusBadRequest)
-		return
-	}
-	out, err := f.run(r.Context(), strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "TrentService."), in)
+	out, err := f.answer(r)
 	if err != nil {
 		http.Error(w, "{}", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	_ = json.NewEncoder(w).Encode(out)
+}
+
+func (f *floorServer) answer(r *http.Request) (out message, err error) {
+	if f.checks != nil {
+		if err := f.checks.verify(r); err != nil {
+			return out, err
+		}
+	}
+	var in message
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		return out, err
+	}
+	op := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "TrentService.")
+	if out, err = f.run(r.Context(), op, in); err != nil || f.checks == nil {
+		return out, err
+	}
+	return out, f.checks.record(r, op, &in)
 }
 
 func (f *floorServer) run(ctx context.Context, op string, in message) (out message, err error) {

@@ -24,13 +24,14 @@ import (
 
 // target is a server under load.
 type target struct {
+	name        string
 	url         string
 	credentials aws.Credentials
 	pid         int
 }
 
-func newTarget(pid int, url, id, secret string) *target {
-	return &target{pid: pid, url: url, credentials: aws.Credentials{AccessKeyID: id, SecretAccessKey: secret}}
+func newTarget(name string, pid int, url, id, secret string) *target {
+	return &target{name: name, pid: pid, url: url, credentials: aws.Credentials{AccessKeyID: id, SecretAccessKey: secret}}
 }
 
 // cpuTime is what the target's process has used of the processors until now, in steps of a tick of 10 ms.
@@ -205,35 +206,46 @@ func readAnswer(r *bufio.Reader) error {
 	return fmt.Errorf("an answer other than 200: %s", body)
 }
 
-// compare runs the rounds of a row on both servers in turns and gives the line of the table.
+// compare runs the rounds of a row on all servers in turns and gives the line of the table.
 func (s *servers) compare(ctx context.Context, r row) (string, error) {
-	var floor, ours []result
+	all := s.all()
+	results := make([][]result, len(all))
+	bodies := make([][][]byte, len(all))
+	for i, t := range all {
+		var err error
+		if bodies[i], err = t.bodies(ctx, r, 256, s.o.payload); err != nil {
+			return "", fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
+	for round := range s.o.rounds + 1 {
+		for i, t := range all {
+			result, err := t.round(ctx, s.o, r.operation, bodies[i])
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", t.name, err)
+			}
+			if round > 0 { // the first is to warm up
+				results[i] = append(results[i], result)
+			}
+		}
+	}
+	line := fmt.Sprintf("%-18s", r.name)
+	for i := range all {
+		line += " " + median(results[i]).String()
+		if i > 0 {
+			line += ratio(results[i], results[0])
+		}
+	}
+	return line, nil
+}
+
+// ratio gives the median of the rounds' rates in relation to the floor's, and the worst and the best.
+func ratio(ours, floor []result) string {
 	var ratios []float64
-	floorBodies, err := s.floor.bodies(ctx, r, 256, s.o.payload)
-	if err != nil {
-		return "", fmt.Errorf("floor: %w", err)
+	for i := range ours {
+		ratios = append(ratios, ours[i].rate/floor[i].rate)
 	}
-	ourBodies, err := s.hsmkms.bodies(ctx, r, 256, s.o.payload)
-	if err != nil {
-		return "", err
-	}
-	for i := range s.o.rounds + 1 {
-		f, err := s.floor.round(ctx, s.o, r.operation, floorBodies)
-		if err != nil {
-			return "", fmt.Errorf("floor: %w", err)
-		}
-		h, err := s.hsmkms.round(ctx, s.o, r.operation, ourBodies)
-		if err != nil {
-			return "", err
-		}
-		if i == 0 {
-			continue // warm up
-		}
-		floor, ours, ratios = append(floor, f), append(ours, h), append(ratios, h.rate/f.rate)
-	}
-	f, h := median(floor), median(ours)
 	slices.Sort(ratios)
-	return fmt.Sprintf("%-18s %s %s %8.2f  (%.2f to %.2f)", r.name, f, h, ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1]), nil
+	return fmt.Sprintf("   %-4.2f (%.2f to %.2f)", ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1])
 }
 
 func (r result) String() string {
@@ -242,6 +254,7 @@ func (r result) String() string {
 
 // median gives the round with the median rate.
 func median(rounds []result) result {
+	rounds = slices.Clone(rounds)
 	slices.SortFunc(rounds, func(a, b result) int { return int(a.rate - b.rate) })
 	return rounds[len(rounds)/2]
 }

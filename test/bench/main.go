@@ -1,8 +1,9 @@
 // Command bench measures the server beside a floor. The server runs as its users run it: a process on loopback, with
 // signatures, authorization, store, metrics and log. The floor is a bare net/http handler in another process that
 // decodes the same requests, makes the same token calls on the same kind of session pool and encodes the answers, and
-// does nothing else. Both are driven in turns, round by round, so that what else the machine does hits both alike;
-// only the ratio means much on a shared machine.
+// does nothing else. A second floor also verifies signatures and records calls in an audit trail, which shows what these two
+// cost by themselves. All are driven in turns, round by round, so that what else the machine does hits them alike; only
+// the ratios, which are to the bare floor, mean much on a shared machine.
 //
 // `bench scale` compares a server that has a great many keys with one that has ten, in the same way.
 package main
@@ -30,6 +31,7 @@ type options struct {
 	only        string
 	sync        string
 	keys        int
+	checked     bool
 }
 
 func main() { os.Exit(run()) }
@@ -66,6 +68,7 @@ func parse(args []string) options {
 	flags.IntVar(&o.keys, "keys", 100_000, "keys of the large server of `bench scale`")
 	flags.StringVar(&o.only, "only", "", "only rows with this in their names")
 	flags.StringVar(&o.sync, "sync", "1s", "when the audit trail of the server is on the disk: always, or a time")
+	flags.BoolVar(&o.checked, "checked", false, "of `bench floor`: verify signatures and record calls")
 	flags.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the load generator to this file")
 	_ = flags.Parse(args) // exits on failure
 	return o
@@ -105,9 +108,15 @@ func table(ctx context.Context, o options, rows []row) error {
 	}
 	defer servers.stop()
 	fmt.Printf("%d connections, %d rounds of %v each, %d bytes of plaintext, home %s, sync %s\n", o.connections, o.rounds, o.round, o.payload, o.home, o.sync)
-	fmt.Printf("%-18s %34s %34s %8s  %s\n", "", "floor", "hsmkms", "ratio", "(worst and best round)")
+	fmt.Printf("%-18s", "")
+	for i, t := range servers.all() {
+		fmt.Printf(" %34s", t.name)
+		if i > 0 {
+			fmt.Printf(" %-22s", "ratio (worst to best)")
+		}
+	}
 	columns := fmt.Sprintf("%10s %7s %7s %7s", "op/s", "p50 us", "p99 us", "cpu us")
-	fmt.Printf("%-18s %s %s\n", "operation", columns, columns)
+	fmt.Printf("\n%-18s %s %s %22s %s\n", "operation", columns, columns, "", columns)
 	for _, r := range rows {
 		line, err := servers.compare(ctx, r)
 		if err != nil {

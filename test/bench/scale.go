@@ -102,7 +102,7 @@ func (s *scaled) answer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.target = newTarget(s.cmd.Process.Pid, env["AWS_ENDPOINT_URL_KMS"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"])
+	s.target = newTarget("hsmkms", s.cmd.Process.Pid, env["AWS_ENDPOINT_URL_KMS"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"])
 	_, err = s.call(ctx, "ListKeys", map[string]any{"Limit": 1})
 	return err
 }

@@ -15,16 +15,19 @@ import (
 	"time"
 )
 
-// servers are the two processes and what is needed to speak to them.
+// servers are the processes and what is needed to speak to them.
 type servers struct {
 	o       options
 	dir     string
 	running []*exec.Cmd
-	hsmkms  *target
-	floor   *target
+	// floor is what the others are compared with; checked is a floor with signatures and a trail.
+	floor, checked, hsmkms *target
 }
 
-// start makes a token and a server in a temporary folder, and the floor in another.
+// all gives the servers in the order of the table's columns.
+func (s *servers) all() []*target { return []*target{s.floor, s.checked, s.hsmkms} }
+
+// start makes a token and a server in a temporary folder, and the floors in others.
 func start(ctx context.Context, o options) (_ *servers, err error) {
 	s := &servers{o: o}
 	if s.dir, err = os.MkdirTemp("", "hsmkms-bench-"); err != nil {
@@ -38,7 +41,10 @@ func start(ctx context.Context, o options) (_ *servers, err error) {
 	if s.hsmkms, err = s.startServer(ctx); err != nil {
 		return nil, err
 	}
-	s.floor, err = s.startFloor(ctx)
+	if s.floor, err = s.startFloor(ctx, "floor"); err != nil {
+		return nil, err
+	}
+	s.checked, err = s.startFloor(ctx, "floor with checks", "-checked")
 	return s, err
 }
 
@@ -75,7 +81,7 @@ func (s *servers) startServer(ctx context.Context) (*target, error) {
 		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("starting server: %w: %s", err, text)
 	}
-	return newTarget(cmd.Process.Pid, env["AWS_ENDPOINT_URL_KMS"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]), nil
+	return newTarget("hsmkms", cmd.Process.Pid, env["AWS_ENDPOINT_URL_KMS"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]), nil
 }
 
 // waitForEnv reads the export lines that the server writes when it answers.
@@ -100,12 +106,13 @@ func waitForEnv(ctx context.Context, path string) (map[string]string, error) {
 }
 
 // startFloor runs the floor, which prints its address when it answers.
-func (s *servers) startFloor(ctx context.Context) (*target, error) {
+func (s *servers) startFloor(ctx context.Context, name string, args ...string) (*target, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "floor", "-home", s.o.home, fmt.Sprintf("-sessions=%d", s.o.sessions))
+	args = append([]string{"floor", "-home", s.o.home, fmt.Sprintf("-sessions=%d", s.o.sessions), "-sync", s.o.sync}, args...)
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -120,7 +127,7 @@ func (s *servers) startFloor(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting floor: %w", err)
 	}
-	return newTarget(cmd.Process.Pid, "http://"+strings.TrimSpace(address), "AKIAFLOORFLOORFLOOR0", "floor"), nil
+	return newTarget(name, cmd.Process.Pid, "http://"+strings.TrimSpace(address), floorAccessKey, floorSecret), nil
 }
 
 // profile starts a CPU profile of this process if path is set.

@@ -168,3 +168,35 @@ func TestPagesOfLists(t *testing.T) {
 		}
 	}
 }
+
+// TestMarkersAreForWhoMayList asks for lists with a marker of nobody's: who may not list does not hear of it.
+func TestMarkersAreForWhoMayList(t *testing.T) {
+	g := newRig(t, one())
+	who, _ := g.user("u0")
+	newRoleOf(t, g.root, "u0", trusting(g.account), "")
+	arn := g.managed("u0", allow("kms:*", "*"))
+	named := map[string][]string{
+		"UserName": {
+			"ListUserPolicies", "ListAttachedUserPolicies", "ListUserTags", "ListAccessKeys", "ListGroupsForUser", "ListMFADevices", "ListSSHPublicKeys",
+			"ListSigningCertificates", "ListServiceSpecificCredentials",
+		},
+		"RoleName":  {"ListRolePolicies", "ListAttachedRolePolicies", "ListRoleTags", "ListInstanceProfilesForRole"},
+		"PolicyArn": {"ListPolicyTags", "ListPolicyVersions", "ListEntitiesForPolicy"},
+		"":          {"ListUsers", "ListRoles", "ListPolicies", "ListVirtualMFADevices"},
+	}
+	for member, actions := range named {
+		for _, action := range actions {
+			pairs := []string{"Action", action, "Version", iamVersion, "Marker", "x"}
+			switch member {
+			case "PolicyArn":
+				pairs = append(pairs, member, *arn)
+			case "UserName", "RoleName":
+				pairs = append(pairs, member, "u0")
+			}
+			refused := g.s.PostForm(t, who.Credentials, "iam", pairs...)
+			require.Equal(t, http.StatusForbidden, refused.Status, "%s: %s", action, refused.Body)
+			require.Contains(t, refused.Body, "<Code>AccessDenied</Code>", action)
+			requireXMLError(t, g.s.PostForm(t, g.root.Credentials, "iam", pairs...), 400, "ValidationError", "Invalid Marker")
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -206,6 +207,30 @@ func TestSessionPolicies(t *testing.T) {
 	kmstest.RequireError(t, err, "InvalidClientTokenId", textBadToken)
 }
 
+// TestPackedPolicySize has the share that session policies and tags take of what there may be of them.
+func TestPackedPolicySize(t *testing.T) {
+	s := one()
+	trust := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + kmstest.IAMARN("user/packer") + `"},"Action":["sts:AssumeRole","sts:TagSession"]}}`
+	arn, who := newRole(t, s, "packed", trust, ""), s.NewUser(t, "packer", "")
+	policy := kmstest.Statement("Allow", "", "kms:*", "*")
+	tag := func(size int) ststypes.Tag {
+		return ststypes.Tag{Key: aws.String("k"), Value: aws.String(strings.Repeat("v", size-1))}
+	}
+	for _, test := range []struct {
+		edit func(*sts.AssumeRoleInput)
+		want *int32
+	}{
+		{func(*sts.AssumeRoleInput) {}, nil},
+		{func(in *sts.AssumeRoleInput) { in.Tags = []ststypes.Tag{tag(1)} }, aws.Int32(1)},
+		{func(in *sts.AssumeRoleInput) { in.Tags = []ststypes.Tag{tag(205)} }, aws.Int32(11)},
+		{func(in *sts.AssumeRoleInput) { in.Policy = &policy }, aws.Int32(int32(len(policy)*100/2048 + 1))},
+		{func(in *sts.AssumeRoleInput) { in.Policy, in.Tags = &policy, []ststypes.Tag{tag(205)} }, aws.Int32(int32((len(policy)+205)*100/2048 + 1))},
+	} {
+		_, out := assume(t, s, who, arn, "packed", test.edit)
+		require.Equal(t, test.want, out.PackedPolicySize) //nolint:staticcheck // SDKs that are newer than the model advise another
+	}
+}
+
 // TestRoleChain passes a transitive tag and a source identity on from one session to the next.
 func TestRoleChain(t *testing.T) {
 	s := one()
@@ -221,6 +246,7 @@ func TestRoleChain(t *testing.T) {
 		in.TransitiveTagKeys, in.SourceIdentity = []string{"keep"}, aws.String("me")
 	})
 	next, out := assume(t, s, session, second, "two")
+	require.Nil(t, out.PackedPolicySize, "tags that go on are not of the request") //nolint:staticcheck // as above
 	require.Equal(t, "me", *out.SourceIdentity)
 	_, err := next.IAM.ListUsers(t.Context(), &iam.ListUsersInput{})
 	require.NoError(t, err)

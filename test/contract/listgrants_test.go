@@ -57,6 +57,10 @@ func TestListGrants(t *testing.T) {
 	require.Equal(t, []string{one}, pages("ListGrants", "KeyId", key, "GrantId", one, "GranteePrincipal", bob))
 	require.Empty(t, pages("ListGrants", "KeyId", key, "GrantId", one, "GranteePrincipal", alice))
 	require.Empty(t, pages("ListGrants", "KeyId", g.key(), "GrantId", one), "of another key")
+	require.Empty(t, pages("ListGrants", "KeyId", key, "GrantId", absentGrant))
+	for _, bad := range badGrantIDs {
+		g.as(g.root, "ListGrants", "KeyId", key, "GrantId", bad).RequireRefusal(t, "InvalidGrantIdException", "Invalid grant ID: "+bad)
+	}
 	g.as(g.root, "ListGrants", "KeyId", key, "Marker", "x").RequireRefusal(t, "InvalidMarkerException", "The marker is not valid.")
 	g.as(g.root, "ListGrants", "KeyId", key, "Limit", 101).RequireRefusal(t, "ValidationException", violated("101", "limit", "have value less than or equal to 100"))
 

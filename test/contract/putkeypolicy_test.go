@@ -113,6 +113,30 @@ func TestPutKeyPolicyLockout(t *testing.T) {
 	}
 }
 
+// TestPolicyLockoutKnowsTheKey puts policies under conditions on what is the same for all requests about a key.
+func TestPolicyLockoutKnowsTheKey(t *testing.T) {
+	s := anyHome()
+	for condition, locked := range map[string]bool{
+		`"StringEquals":{"kms:KeySpec":"SYMMETRIC_DEFAULT"}`: false, `"StringEquals":{"kms:KeySpec":"RSA_2048"}`: true,
+		`"StringEquals":{"kms:KeyUsage":"ENCRYPT_DECRYPT"}`: false, `"StringEquals":{"kms:KeyUsage":"SIGN_VERIFY"}`: true,
+		`"StringEquals":{"kms:KeyOrigin":"AWS_KMS"}`: false, `"StringEquals":{"kms:KeyOrigin":"EXTERNAL"}`: true,
+		`"Bool":{"kms:MultiRegion":"false"}`: false, `"Bool":{"kms:MultiRegion":"true"}`: true,
+		`"StringEquals":{"aws:RequestedRegion":"us-east-1"}`: false, `"StringEquals":{"aws:RequestedRegion":"eu-west-1"}`: true,
+		`"Bool":{"aws:SecureTransport":"false"}`: true, // which may be otherwise in the next request
+	} {
+		policy := strings.Replace(rootPolicy(""), `"Resource":"*"`, `"Resource":"*","Condition":{`+condition+`}`, 1)
+		require.NotEqual(t, rootPolicy(""), policy)
+		for operation, member := range map[string]any{"PutKeyPolicy": s.NewKey(t), "CreateKey": nil} {
+			answer := s.Post(t, operation, object(t, "Policy", policy, "KeyId", member))
+			if locked {
+				answer.RequireRefusal(t, "MalformedPolicyDocumentException", textLockedOut)
+				continue
+			}
+			requireCode(t, answer, "")
+		}
+	}
+}
+
 // requirePut checks that a key has a locking policy: it is given out, or it has locked out the root user as the check had
 // warned.
 func requirePut(t *testing.T, s *kmstest.Server, id, policy string) {

@@ -62,6 +62,13 @@ func TestRetireGrant(t *testing.T) {
 
 	g.as(g.root, "RetireGrant", "KeyId", key, "GrantId", id).RequireRefusal(t, "NotFoundException", "Grant '"+id+"' does not exist")
 	g.as(g.root, "RetireGrant", "KeyId", g.arn("key/"+absentKey), "GrantId", id).RequireRefusal(t, "NotFoundException", "Key '"+g.arn("key/"+absentKey)+"' does not exist")
+	for _, bad := range badGrantIDs {
+		g.as(g.root, "RetireGrant", "KeyId", key, "GrantId", bad).RequireRefusal(t, "InvalidGrantIdException", "Invalid grant ID: "+bad)
+		g.as(g.root, "RetireGrant", "KeyId", g.arn("key/"+absentKey), "GrantId", bad).RequireRefusal(t, "NotFoundException", "Key '"+g.arn("key/"+absentKey)+"' does not exist")
+		for _, named := range []string{key, g.arn("key/" + absentKey)} { // of which another account is not told
+			requireCode(t, g.as(w.Someone, "RetireGrant", "KeyId", named, "GrantId", bad), denied)
+		}
+	}
 	for _, pairs := range [][]any{{}, {"KeyId", key}, {"GrantId", id}, {"GrantToken", "x", "KeyId", key}} {
 		g.as(g.root, "RetireGrant", pairs...).RequireRefusal(t, "ValidationException", "You must specify either a GrantToken, or a KeyId and a GrantId.")
 	}

@@ -1,6 +1,15 @@
 package contract
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
+
+// absentGrant could be the id of a grant, and badGrantIDs could not.
+var (
+	absentGrant = strings.Repeat("0", 64)
+	badGrantIDs = []string{"x", absentGrant[1:], absentGrant + "0", absentGrant[1:] + "F", absentGrant[1:] + "g", absentGrant[1:] + "/", "../" + absentGrant}
+)
 
 func TestRevokeGrant(t *testing.T) {
 	s := one()
@@ -17,6 +26,14 @@ func TestRevokeGrant(t *testing.T) {
 	requireCode(t, g.as(g.root, "RevokeGrant", "KeyId", key, "GrantId", id), "")
 	requireCode(t, g.as(grantee, "Encrypt", "KeyId", key, "Plaintext", b64("x")), denied)
 	g.as(g.root, "RevokeGrant", "KeyId", key, "GrantId", id).RequireRefusal(t, "NotFoundException", "Grant '"+id+"' does not exist")
+
+	g.as(g.root, "RevokeGrant", "KeyId", key, "GrantId", absentGrant).RequireRefusal(t, "NotFoundException", "Grant '"+absentGrant+"' does not exist")
+	for _, bad := range badGrantIDs {
+		for _, dry := range []bool{false, true} {
+			g.as(g.root, "RevokeGrant", "KeyId", key, "GrantId", bad, "DryRun", dry).RequireRefusal(t, "InvalidGrantIdException", "Invalid grant ID: "+bad)
+			requireCode(t, g.as(grantee, "RevokeGrant", "KeyId", key, "GrantId", bad, "DryRun", dry), denied)
+		}
+	}
 
 	// Another account may, if both policies say so.
 	id = g.do("CreateGrant", "GrantId", "KeyId", key, "GranteePrincipal", granteeARN, "Operations", []string{"Encrypt"})

@@ -36,13 +36,16 @@ var trailServices = []trailService{
 		ListKeyRotations ListKeys ListResourceTags ListRetirableGrants ReEncrypt Sign Verify VerifyMac`},
 	{name: "iam", model: "iam-2010-05-08", version: iamVersion, changing: `
 		AttachRolePolicy AttachUserPolicy CreateAccessKey CreatePolicy CreatePolicyVersion CreateRole CreateUser
-		DeleteAccessKey DeletePolicy DeletePolicyVersion DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy DeleteUser
-		DeleteUserPermissionsBoundary DeleteUserPolicy DetachRolePolicy DetachUserPolicy PutRolePermissionsBoundary
-		PutRolePolicy PutUserPermissionsBoundary PutUserPolicy SetDefaultPolicyVersion TagPolicy TagRole TagUser UntagPolicy
-		UntagRole UntagUser UpdateAccessKey UpdateAssumeRolePolicy UpdateRole UpdateRoleDescription UpdateUser`, reading: `
-		GetAccessKeyLastUsed GetPolicy GetPolicyVersion GetRole GetRolePolicy GetUser GetUserPolicy ListAccessKeys
-		ListAttachedRolePolicies ListAttachedUserPolicies ListGroupsForUser ListInstanceProfilesForRole ListPolicies
-		ListPolicyTags ListPolicyVersions ListRolePolicies ListRoleTags ListRoles ListUserPolicies ListUserTags ListUsers`},
+		DeleteAccessKey DeleteLoginProfile DeletePolicy DeletePolicyVersion DeleteRole DeleteRolePermissionsBoundary
+		DeleteRolePolicy DeleteUser DeleteUserPermissionsBoundary DeleteUserPolicy DetachRolePolicy DetachUserPolicy
+		PutRolePermissionsBoundary PutRolePolicy PutUserPermissionsBoundary PutUserPolicy SetDefaultPolicyVersion TagPolicy
+		TagRole TagUser UntagPolicy UntagRole UntagUser UpdateAccessKey UpdateAssumeRolePolicy UpdateRole
+		UpdateRoleDescription UpdateUser`, reading: `
+		GetAccessKeyLastUsed GetLoginProfile GetPolicy GetPolicyVersion GetRole GetRolePolicy GetUser GetUserPolicy
+		ListAccessKeys ListAttachedRolePolicies ListAttachedUserPolicies ListEntitiesForPolicy ListGroupsForUser
+		ListInstanceProfilesForRole ListMFADevices ListPolicies ListPolicyTags ListPolicyVersions ListRolePolicies
+		ListRoleTags ListRoles ListSSHPublicKeys ListServiceSpecificCredentials ListSigningCertificates ListUserPolicies
+		ListUserTags ListUsers ListVirtualMFADevices`},
 	{name: "sts", model: "sts-2011-06-15", version: stsVersion, reading: "AssumeRole GetCallerIdentity GetSessionToken"},
 }
 

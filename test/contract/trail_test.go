@@ -80,6 +80,36 @@ func requireTrail(t *testing.T, s *kmstest.Server) *audit.Report {
 	return report
 }
 
+// TestTrailOfAlgorithms has what a request does not say of the algorithm in its record, and what it does say, whatever comes of it.
+func TestTrailOfAlgorithms(t *testing.T) {
+	s := anyHome()
+	id := s.NewKey(t)
+	made, err := s.Client().CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: "RSA_2048", KeyUsage: "ENCRYPT_DECRYPT"})
+	require.NoError(t, err)
+	pair := *made.KeyMetadata.KeyId
+	asked := func(operation string, pairs ...any) (code, algorithm any) {
+		answer := s.Post(t, operation, object(t, pairs...))
+		record := recordOf(t, s, answer.Header.Get("X-Amzn-Requestid"))
+		return record["errorCode"], record["requestParameters"].(map[string]any)["encryptionAlgorithm"]
+	}
+	blob := s.Encrypt(t, id, []byte("x"), nil)
+	for _, test := range []struct {
+		operation       string
+		pairs           []any
+		code, algorithm any
+	}{
+		{"Encrypt", []any{"KeyId", id, "Plaintext", b64("x")}, nil, "SYMMETRIC_DEFAULT"},
+		{"Encrypt", []any{"KeyId", pair, "Plaintext", b64("x")}, "InvalidKeyUsageException", "SYMMETRIC_DEFAULT"},
+		{"Encrypt", []any{"KeyId", pair, "Plaintext", b64("x"), "EncryptionAlgorithm", "RSAES_OAEP_SHA_1"}, nil, "RSAES_OAEP_SHA_1"},
+		{"Decrypt", []any{"CiphertextBlob", blob}, nil, "SYMMETRIC_DEFAULT"},
+		{"Decrypt", []any{"CiphertextBlob", b64("x")}, "InvalidCiphertextException", "SYMMETRIC_DEFAULT"},
+		{"GenerateDataKey", []any{"KeyId", id, "KeySpec", "AES_256"}, nil, nil},
+	} {
+		code, algorithm := asked(test.operation, test.pairs...)
+		require.Equal(t, []any{test.code, test.algorithm}, []any{code, algorithm}, "%s %v", test.operation, test.pairs)
+	}
+}
+
 // TestTrailOfCalls finds each call in the trail by the request id of its answer.
 func TestTrailOfCalls(t *testing.T) {
 	each(t, func(t *testing.T, s *kmstest.Server) {
@@ -97,6 +127,7 @@ func TestTrailOfCalls(t *testing.T) {
 			"recipientAccountId": kmstest.Account, "eventCategory": "Management",
 			"requestParameters": map[string]any{
 				"sourceEncryptionContext": map[string]any{"a": "b"}, "destinationKeyId": to, "destinationEncryptionContext": map[string]any{"c": "d"},
+				"sourceEncryptionAlgorithm": "SYMMETRIC_DEFAULT", "destinationEncryptionAlgorithm": "SYMMETRIC_DEFAULT",
 			},
 			"resources": []any{
 				map[string]any{"accountId": kmstest.Account, "type": "AWS::KMS::Key", "ARN": kmstest.KeyARN(from)},
