@@ -211,7 +211,8 @@ func TestSessionPolicies(t *testing.T) {
 func TestPackedPolicySize(t *testing.T) {
 	s := one()
 	trust := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + kmstest.IAMARN("user/packer") + `"},"Action":["sts:AssumeRole","sts:TagSession"]}}`
-	arn, who := newRole(t, s, "packed", trust, ""), s.NewUser(t, "packer", "")
+	who := s.NewUser(t, "packer", "")
+	arn := newRole(t, s, "packed", trust, "")
 	policy := kmstest.Statement("Allow", "", "kms:*", "*")
 	tag := func(size int) ststypes.Tag {
 		return ststypes.Tag{Key: aws.String("k"), Value: aws.String(strings.Repeat("v", size-1))}
