@@ -123,7 +123,8 @@ func TestVerifyNeedsNoToken(t *testing.T) {
 		before := s.Calls(t)
 		q.requireSuccess(t, s)
 		ph.requireRefusal(t, s, "KMSInvalidSignatureException", "")
-		for _, function := range []string{"C_Sign", "C_Verify", "C_FindObjects", "C_GetAttributeValue"} {
+		// Not C_Sign, which a checkpoint of the audit trail may call at any moment.
+		for _, function := range []string{"C_VerifyInit", "C_Verify", "C_FindObjects", "C_GetAttributeValue"} {
 			require.Equal(t, before[function], s.Calls(t)[function], function)
 		}
 	})
