@@ -142,6 +142,7 @@ func TestRewrite(t *testing.T) {
 	delete(names, "111122223333")
 	for text, want := range map[string]string{
 		`{"Statement":{"Principal":{"AWS":"arn:a"}}}`:                                           `{"Statement":{"Principal":{"AWS":"AIDA1"}}}`,
+		`{"Statement":{"Condition":{"x":{"y":[1e999,-0]}},"Principal":{"AWS":"arn:a"}}}`:        `{"Statement":{"Condition":{"x":{"y":[1e999,-0]}},"Principal":{"AWS":"AIDA1"}}}`,
 		` { "Statement" : [ {"NotPrincipal" :{ "AWS" :[ "arn:x" ,` + "\n\t" + `"arn:a"]}} ] } `: ` { "Statement" : [ {"NotPrincipal" :{ "AWS" :[ "arn:x" ,` + "\n\t" + `"AIDA1"]}} ] } `,
 		`{"Statement":[{"Principal":{"AWS":["arn\u003aa","arn:b\/c","arn:a"]}}]}`:               `{"Statement":[{"Principal":{"AWS":["AIDA1","x\"\u003c","AIDA1"]}}]}`,
 	} {

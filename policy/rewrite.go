@@ -10,6 +10,7 @@ import (
 // byte for byte as it is.
 func rewrite(text string, names map[string]string) (string, error) {
 	w := rewriter{text: text, names: names, in: json.NewDecoder(strings.NewReader(text))}
+	w.in.UseNumber() // Load takes numbers that no float64 holds
 	if err := w.value(""); err != nil {
 		return "", fmt.Errorf("rewriting a policy: %w", err)
 	}
