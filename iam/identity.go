@@ -183,7 +183,7 @@ func appendManaged(r store.Reader, policies []*policy.Policy, account string, ar
 
 // appendParsed appends a policy whose document was accepted before.
 func appendParsed(policies []*policy.Policy, document string) ([]*policy.Policy, error) {
-	p, err := policy.Load(policy.IdentityPolicy, document)
+	p, err := policy.Load(policy.AcceptedPolicy, document)
 	if err != nil {
 		return nil, fmt.Errorf("reading a policy that was accepted: %w", err)
 	}

@@ -193,3 +193,17 @@ func TestUpgradeFails(t *testing.T) {
 	require.NoError(t, r.store.Update(t.Context(), func(txn store.Txn) error { return put(txn, entityPrefix+e.ID, e) }))
 	require.ErrorContains(t, r.Upgrade(t.Context()), "binding the trust policies of roles: reading the trust policy of "+arnOf("iam", "role/job"))
 }
+
+// TestAcceptedPolicies has a user whose policy was accepted by a version that checked less. It holds as it is.
+func TestAcceptedPolicies(t *testing.T) {
+	r := newRig(t)
+	key := r.newUser("alice")
+	require.NoError(t, r.store.Update(t.Context(), func(txn store.Txn) error {
+		e, err := byName(txn, user, testAccount, "alice")
+		require.NoError(t, err)
+		e.Inline = map[string]string{"old": `{"Statement":{"Effect":"Allow","Action":"iam:GetUser","Resource":"arn:aws:*:*:*:*"}}`}
+		return put(txn, entityPrefix+e.ID, e)
+	}))
+	_, err := r.GetUser(t.Context(), r.request(r.caller(key), "GetUser"), &GetUserInput{UserName: "alice"})
+	require.NoError(t, err)
+}

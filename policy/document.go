@@ -10,6 +10,8 @@ type Document struct {
 	Version    Version
 	ID         string
 	Statements []Statement
+
+	accepted bool // see AcceptedPolicy
 }
 
 // Kind is what a policy is attached to. It decides which elements the policy may and must have.
@@ -25,10 +27,15 @@ const (
 	TrustPolicy
 	// ManagedPolicy is for checking a new managed policy: an IdentityPolicy, as which it is loaded, that must be in Version2012.
 	ManagedPolicy
+	// AcceptedPolicy is for reading an identity-based policy that was accepted before, maybe by a version that checked less: an
+	// IdentityPolicy, as which it is loaded, whose resources are not judged again. Whoever has it would be shut out otherwise.
+	AcceptedPolicy
 )
 
 // ofIdentity tells kinds of identity-based policies.
-func (k Kind) ofIdentity() bool { return k == IdentityPolicy || k == ManagedPolicy }
+func (k Kind) ofIdentity() bool {
+	return k == IdentityPolicy || k == ManagedPolicy || k == AcceptedPolicy
+}
 
 // Version is a version of the policy language. They differ in policy variables, which only Version2012 has.
 type Version string

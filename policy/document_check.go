@@ -24,10 +24,11 @@ const (
 
 // check looks at the meaning of a document.
 func (d *Document) check() error {
-	if d.Kind == ManagedPolicy {
-		if d.Version != Version2012 {
-			return errVersion
-		}
+	if d.Kind == ManagedPolicy && d.Version != Version2012 {
+		return errVersion
+	}
+	d.accepted = d.Kind == AcceptedPolicy
+	if d.Kind.ofIdentity() {
 		d.Kind = IdentityPolicy
 	}
 	for _, step := range []func(*Statement) error{d.checkEffect, d.checkLegacy} {
@@ -180,7 +181,7 @@ func isPattern(s string) bool { return strings.ContainsAny(s, "*?$") }
 
 // checkLegacy refuses the incomplete ARNs that do not mean what they seem to: those with an empty part, or without a service.
 func (d *Document) checkLegacy(s *Statement) error {
-	if d.Kind != IdentityPolicy {
+	if d.Kind != IdentityPolicy || d.accepted {
 		return nil
 	}
 	for _, resource := range s.Resources.List {
@@ -208,7 +209,7 @@ func (d *Document) checkResources(s *Statement) error {
 			}
 			continue
 		}
-		if err := checkARN(resource); err != nil {
+		if err := checkARN(resource); err != nil && !d.accepted {
 			return err
 		}
 		s.Resources.List[i] = complete(resource)

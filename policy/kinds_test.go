@@ -117,6 +117,7 @@ func TestTextsOfIAM(t *testing.T) {
 		"": syntax, "{": syntax, "[]": syntax, "{}": syntax, `{"Statement":[]}`: syntax, `{"Statement":{}}`: syntax, `{"Statement":` + statement + `,"Version":"2012"}`: syntax,
 		`{"Statement":{"Effect":"allow",` + what + `}}`:                                     legacy,
 		`{"Statement":{"Effect":"Maybe",` + what + `}}`:                                     syntax,
+		`{"Statement":{"Effect":"Maybe","Action":"kms:*","Resource":"arn:aws:s3::bucket"}}`: syntax,
 		`{"Statement":[{"Sid":"a",` + statement[1:] + `,{"Sid":"a",` + statement[1:] + `]}`: "Statement IDs (SID) in a single policy must be unique.",
 	} {
 		_, err := loaded(IdentityPolicy, text)
@@ -144,6 +145,23 @@ func TestIncompleteARNs(t *testing.T) {
 		require.Equal(t, []string{meant}, d.Statements[0].Resources.List)
 		require.Equal(t, IdentityPolicy, d.Kind)
 	}
+}
+
+// TestAcceptedPolicies has resources that new policies must not have, of policies that there are already.
+func TestAcceptedPolicies(t *testing.T) {
+	for _, resource := range []string{"arn:aws:*:*:*:*", "arn:own:kms:*:*:key/*", "arn:aws::kms:*:*:*", "arn:aws:iam:us-east-1:111122223333:user/x"} {
+		text := oneStatement("2008-10-17", `"Action":"kms:*","Resource":"`+resource+`"`)
+		_, err := Load(IdentityPolicy, text)
+		require.Error(t, err, resource)
+		p, err := Load(AcceptedPolicy, text)
+		require.NoError(t, err, resource)
+		require.Equal(t, IdentityPolicy, p.kind)
+	}
+	d, err := loaded(AcceptedPolicy, oneStatement("2012-10-17", `"Action":"kms:*","Resource":"arn:aws:kms"`))
+	require.NoError(t, err)
+	require.Equal(t, []string{"arn:aws:kms:*:*:*"}, d.Statements[0].Resources.List)
+	_, err = Load(AcceptedPolicy, oneStatement("2012-10-17", `"Action":"Encrypt","Resource":"*"`))
+	require.Equal(t, errNoVendor, err)
 }
 
 // TestValuesOfConditions has values that do not suit their operator, and some that do although they look odd.
