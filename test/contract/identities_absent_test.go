@@ -48,6 +48,15 @@ func listed(err error, count func() (int, bool)) (int, error) {
 	return n, nil
 }
 
+// markedList are the parameters of a listing with a marker of nobody's; of the caller if the name is empty.
+func markedList(operation, name string) []string {
+	pairs := []string{"Action", operation, "Version", iamVersion, "Marker", "x"}
+	if name != "" {
+		pairs = append(pairs, "UserName", name)
+	}
+	return pairs
+}
+
 // absentByName need the name of a user.
 var absentByName = []string{"ListGroupsForUser"}
 
@@ -74,6 +83,12 @@ func TestListsOfWhatThereIsNot(t *testing.T) {
 			}
 			_, err := list(powerless.IAM, t, user)
 			requireDenied(t, err, kmstest.IAMARN("user/without-power"), "iam:"+operation, arn, " because no identity-based policy allows the iam:"+operation+" action")
+		}
+		for _, who := range []kmstest.Someone{may, s.Root()} { // the root user is no user, and not looked up
+			requireXMLError(t, s.PostForm(t, who.Credentials, "iam", markedList(operation, *name)...), 400, "ValidationError", "Invalid Marker")
+			if !slices.Contains(absentByName, operation) {
+				requireXMLError(t, s.PostForm(t, who.Credentials, "iam", markedList(operation, "")...), 400, "ValidationError", "Invalid Marker")
+			}
 		}
 		_, err := list(may.IAM, t, aws.String("without-anything"))
 		requireNoSuchUser(t, err, "without-anything")

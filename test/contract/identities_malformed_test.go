@@ -78,7 +78,7 @@ func TestIncompleteARN(t *testing.T) {
 	who, key := s.NewUser(t, "incomplete", ""), s.NewKey(t)
 	requireCode(t, s.PostAs(t, who, "DescribeKey", object(t, "KeyId", key)), denied)
 	_, err := s.Root().IAM.PutUserPolicy(t.Context(), &iam.PutUserPolicyInput{
-		UserName: aws.String("incomplete"), PolicyName: aws.String("p"), PolicyDocument: aws.String(kmstest.Statement("Allow", "", "kms:DescribeKey", "arn:aws:kms:*")),
+		UserName: aws.String("incomplete"), PolicyName: aws.String("p"), PolicyDocument: aws.String(kmstest.Statement("Allow", "", "kms:DescribeKey", "arn:aws:kms")), // which no key has as it is
 	})
 	require.NoError(t, err)
 	requireCode(t, s.PostAs(t, who, "DescribeKey", object(t, "KeyId", key)), "")

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/stretchr/testify/require"
 
@@ -83,6 +84,16 @@ func TestKeyPoliciesMeanWhoThereWas(t *testing.T) {
 	}
 	requireCode(t, g.encrypts(bob, listed), denied)
 	requireCode(t, g.encrypts(bob, left), "")
+}
+
+// TestNewKeysMeanWhoThereWas has the user of a policy that a key was made with deleted and made again.
+func TestNewKeysMeanWhoThereWas(t *testing.T) {
+	g := newRig(t, one())
+	alice, arn := g.user("alice")
+	text := g.keeping(allow("kms:Encrypt", "*").with("Principal", members{"AWS": arn}))
+	key := g.key(func(in *kms.CreateKeyInput) { in.Policy = &text })
+	requireCode(t, g.encrypts(alice, key), "")
+	requireCode(t, g.encrypts(g.remade("alice"), key), denied)
 }
 
 // TestGrantsMeanWhoThereWas has the grantee and the retiring principal of grants deleted and made again.
