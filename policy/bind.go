@@ -33,7 +33,7 @@ func (p *Policy) Unbound() []string {
 	return arns
 }
 
-// Bind gives the policy with principals bound. Those that ids lacks stay as they are.
+// Bind gives the policy with its principals bound by ids, and unbound if ids lacks them.
 func (p *Policy) Bind(ids Bindings) *Policy {
 	bound := &Policy{kind: p.kind, statements: slices.Clone(p.statements)}
 	for i := range bound.statements {

@@ -204,7 +204,7 @@ func (d *Document) checkResources(s *Statement) error {
 			continue
 		}
 		if d.Kind != IdentityPolicy {
-			if !strings.HasPrefix(resource, "arn:") || strings.Count(resource, ":") < arnColons {
+			if !strings.HasPrefix(resource, "arn:") || missingParts(resource) > 0 {
 				return errNoARN(resource)
 			}
 			continue
@@ -240,6 +240,11 @@ func checkARN(resource string) error {
 	return nil
 }
 
-func complete(arn string) string {
-	return arn + strings.Repeat(":*", max(0, arnColons-strings.Count(arn, ":")))
+func complete(arn string) string { return arn + strings.Repeat(":*", missingParts(arn)) }
+
+// missingParts is how many parts a pattern of ARNs ends short of. The colon in the name of a policy variable separates none.
+func missingParts(arn string) int {
+	return max(0, arnColons-strings.Count(arnVariable.ReplaceAllString(arn, ""), ":"))
 }
+
+var arnVariable = regexp.MustCompile(`\$\{[^}]*\}`)

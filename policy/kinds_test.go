@@ -139,6 +139,8 @@ func TestIncompleteARNs(t *testing.T) {
 	for written, meant := range map[string]string{
 		"*": "*", "arn:aws:kms": "arn:aws:kms:*:*:*", "arn:aws:kms:*": "arn:aws:kms:*:*:*", "arn:*:kms:eu-*": "arn:*:kms:eu-*:*:*",
 		"arn:aws-cn:kms:*:111122223333": "arn:aws-cn:kms:*:111122223333:*", "arn:aws:kms:::": "arn:aws:kms:::", "arn:aws:s3:::a:b": "arn:aws:s3:::a:b",
+		"arn:aws:kms:*:${aws:PrincipalAccount}":       "arn:aws:kms:*:${aws:PrincipalAccount}:*",
+		"arn:aws:kms:*:${aws:PrincipalAccount}:key/*": "arn:aws:kms:*:${aws:PrincipalAccount}:key/*",
 	} {
 		d, err := loaded(ManagedPolicy, oneStatement("2012-10-17", `"Action":"kms:*","Resource":"`+written+`"`))
 		require.NoError(t, err, written)
