@@ -13,9 +13,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"time"
 
+	"hsmkms/policy"
 	"hsmkms/store"
 )
 
@@ -90,7 +90,7 @@ type RootKey struct {
 // put it where it is not lost; if it fails, no account is made. The secret is wiped when keep has returned. It fails with
 // ErrAccountID or ErrAccountExists.
 func (s *Service) CreateAccount(ctx context.Context, id string, keep func(RootKey) error) error {
-	if !isAccountID(id) {
+	if !policy.IsAccount(id) {
 		return ErrAccountID
 	}
 	vacant := func(r store.Reader) error {
@@ -108,8 +108,6 @@ func (s *Service) CreateAccount(ctx context.Context, id string, keep func(RootKe
 	}
 	return nil
 }
-
-func isAccountID(id string) bool { return len(id) == 12 && strings.Trim(id, "0123456789") == "" }
 
 // RotateRoot makes a new access key of an account's root user, in the place of all that it had: they fail from the next
 // request on. keep is given the key before that, as in CreateAccount. It fails with ErrNoAccount.

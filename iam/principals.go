@@ -90,7 +90,7 @@ func arnsOf(r store.Reader, ids []string) (map[string]string, error) {
 			arns[id] = sessionARN(e, name)
 		case e != nil:
 			arns[id] = e.arn()
-		case isAccountID(owner):
+		case policy.IsAccount(owner):
 			arns[id] = "arn:aws:sts::" + owner + ":federated-user/" + name
 		}
 	}

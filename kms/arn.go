@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"hsmkms/kms/ciphertext"
+	"hsmkms/policy"
 )
 
 // keyName is a key identifier as it came in a request, taken apart: the id of a key, or the name of an alias, and where
@@ -22,7 +23,7 @@ func parseKeyName(r *Request, text string) (keyName, error) {
 	resource, isARN := text, strings.HasPrefix(text, "arn:")
 	if isARN {
 		parts := strings.SplitN(text, ":", 6)
-		if len(parts) != 6 || parts[1] != "aws" || parts[2] != "kms" || !isAccount(parts[4]) {
+		if len(parts) != 6 || parts[1] != "aws" || parts[2] != "kms" || !policy.IsAccount(parts[4]) {
 			return name, Errorf(InvalidArn, "Invalid arn %s", text)
 		}
 		name.region, name.account = parts[3], parts[4]
@@ -67,8 +68,4 @@ func (n keyName) arn() string {
 
 func aliasARN(account, region, alias string) string {
 	return "arn:aws:kms:" + region + ":" + account + ":" + alias
-}
-
-func isAccount(s string) bool {
-	return len(s) == 12 && strings.Trim(s, "0123456789") == ""
 }

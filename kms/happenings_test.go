@@ -171,10 +171,10 @@ func TestHappeningsWait(t *testing.T) {
 	require.Empty(t, r.waiting())
 }
 
-// TestHappeningsOnce does not tell again what the store cannot remove, but removes it when it can.
-func TestHappeningsOnce(t *testing.T) {
-	trail := &hearing{}
-	broken := &unwritable{}
+// newHappening gives a rotor with one happening, which the trail takes and the store may not be able to remove.
+func newHappening(t *testing.T) (*rotor, *hearing, *unwritable) {
+	t.Helper()
+	trail, broken := &hearing{}, &unwritable{}
 	r := newRotor(t, func(cfg *Config) {
 		cfg.Trail = trail.record
 		broken.Store, cfg.Store = cfg.Store, broken
@@ -182,6 +182,12 @@ func TestHappeningsOnce(t *testing.T) {
 	r.newRotating()
 	r.sleep(usual)
 	r.attend()
+	return r, trail, broken
+}
+
+// TestHappeningsOnce does not tell again what the store cannot remove, but removes it when it can.
+func TestHappeningsOnce(t *testing.T) {
+	r, trail, broken := newHappening(t)
 	a := r.newAnnouncer()
 	broken.failure = errors.New("disk full")
 	for range 3 {
@@ -197,15 +203,7 @@ func TestHappeningsOnce(t *testing.T) {
 // TestHappeningsAfterAKill has a server killed when the trail has a happening and the store still has it too: the next one records
 // it again, with all that the first record says and its eventID, and then it is gone.
 func TestHappeningsAfterAKill(t *testing.T) {
-	trail := &hearing{}
-	broken := &unwritable{}
-	r := newRotor(t, func(cfg *Config) {
-		cfg.Trail = trail.record
-		broken.Store, cfg.Store = cfg.Store, broken
-	})
-	r.newRotating()
-	r.sleep(usual)
-	r.attend()
+	r, trail, broken := newHappening(t)
 	waiting := r.waiting()
 	require.Len(t, waiting, 1)
 	killed := errors.New("killed")

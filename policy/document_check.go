@@ -196,23 +196,29 @@ func (d *Document) checkLegacy(s *Statement) error {
 	return nil
 }
 
-// checkResources checks resources and, in an identity-based policy, completes their ARNs: what is missing at the end of one is
-// a wildcard.
+// checkResources checks resources and completes their ARNs: what is missing at the end of one is a wildcard. Policies of
+// resources may leave out nothing, but what does end early, behind a policy variable, has passed for whole there.
 func (d *Document) checkResources(s *Statement) error {
 	for i, resource := range s.Resources.List {
 		if resource == "*" {
 			continue
 		}
-		if d.Kind != IdentityPolicy {
-			if !strings.HasPrefix(resource, "arn:") || missingParts(resource) > 0 {
-				return errNoARN(resource)
-			}
-			continue
-		}
-		if err := checkARN(resource); err != nil && !d.accepted {
+		if err := d.checkResource(resource); err != nil {
 			return err
 		}
 		s.Resources.List[i] = complete(resource)
+	}
+	return nil
+}
+
+func (d *Document) checkResource(resource string) error {
+	switch {
+	case d.accepted:
+		return nil
+	case d.Kind == IdentityPolicy:
+		return checkARN(resource)
+	case !strings.HasPrefix(resource, "arn:") || strings.Count(resource, ":") < arnColons:
+		return errNoARN(resource)
 	}
 	return nil
 }

@@ -3,11 +3,11 @@ package policy
 import (
 	"fmt"
 	"regexp"
+	"strings"
 )
 
 // The forms of principals. Parts of names cannot be wildcards, as they can in actions and resources.
 var (
-	accountID = regexp.MustCompile(`^[0-9]{12}$`)
 	// awsARN is the ARN of a root, a user, a role, a session of a role or a federated user.
 	awsARN = regexp.MustCompile(`^arn:aws:(` +
 		`iam::[0-9]{12}:(root|(user|role)/([!-)+-.0->@-~]+/)*[\w+=,.@-]{1,64})|` +
@@ -99,7 +99,7 @@ func (e invalidName) in(kind Kind) MalformedError {
 
 func awsPrincipal(name string) string {
 	switch {
-	case accountID.MatchString(name):
+	case IsAccount(name):
 		return rootARN(name)
 	case name == Everybody, awsARN.MatchString(name):
 		return name
@@ -125,3 +125,8 @@ func form(forms ...*regexp.Regexp) func(string) string {
 
 // rootARN is the ARN of an account's root user. As a principal it stands for the whole account.
 func rootARN(account string) string { return "arn:aws:iam::" + account + ":root" }
+
+// IsAccount tells whether a text is the id of an account: twelve digits.
+func IsAccount(id string) bool {
+	return len(id) == accountDigits && strings.Trim(id, "0123456789") == ""
+}

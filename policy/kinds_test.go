@@ -149,6 +149,21 @@ func TestIncompleteARNs(t *testing.T) {
 	}
 }
 
+// TestResourcesOfKeyPolicies has resources that key policies could always have, and must go on to have: a key whose policy can't
+// be read is of no use.
+func TestResourcesOfKeyPolicies(t *testing.T) {
+	for written, meant := range map[string]string{
+		"arn:aws:kms:*:*:*": "arn:aws:kms:*:*:*", "arn:aws:kms:*:${aws:PrincipalAccount}": "arn:aws:kms:*:${aws:PrincipalAccount}:*",
+		"arn:own:*:::x": "arn:own:*:::x",
+	} {
+		d, err := loaded(KeyPolicy, oneStatement("2012-10-17", `"Principal":"*","Action":"kms:*","Resource":"`+written+`"`))
+		require.NoError(t, err, written)
+		require.Equal(t, []string{meant}, d.Statements[0].Resources.List)
+	}
+	_, err := loaded(KeyPolicy, oneStatement("2012-10-17", `"Principal":"*","Action":"kms:*","Resource":"arn:aws:kms:*:*"`))
+	require.Equal(t, errNoARN("arn:aws:kms:*:*"), err)
+}
+
 // TestAcceptedPolicies has resources that new policies must not have, of policies that there are already.
 func TestAcceptedPolicies(t *testing.T) {
 	for _, resource := range []string{"arn:aws:*:*:*:*", "arn:own:kms:*:*:key/*", "arn:aws::kms:*:*:*", "arn:aws:iam:us-east-1:111122223333:user/x"} {

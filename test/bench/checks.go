@@ -67,7 +67,7 @@ func (c *checks) verify(r *http.Request) error {
 	return err
 }
 
-// record writes a record with the members that CloudTrail has for a call, of about the length that the server's have.
+// record writes a record with the members that CloudTrail has for every call; those of the server have some more.
 func (c *checks) record(r *http.Request, op string, in *message) error {
 	return c.trail.Record(r.Context(), &audit.Event{
 		UserIdentity: audit.UserIdentity{Type: "Root", PrincipalID: floorAccount, ARN: floorRoot, AccountID: floorAccount, AccessKeyID: floorAccessKey},
